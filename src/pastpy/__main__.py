@@ -1,0 +1,9 @@
+"""``python -m pastpy``."""
+
+from __future__ import annotations
+
+import sys
+
+from pastpy.cli import main
+
+sys.exit(main())

@@ -1,0 +1,367 @@
+"""Which image, which shapes, which table, what µm/px: one resolver for all of ``pp``, ``tl`` and ``pl``.
+
+Geometry convention: level-0 pixel coordinates with (0, 0) at the image's top-left *corner*, so that the centre of the
+first pixel is (0.5, 0.5), as in SpatialData. Elements reach them through SpatialData's transformations; micrometres
+are level-0 pixels times ``mpp``. The unit of a coordinate system is never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pastpy import _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from geopandas import GeoDataFrame
+    from pandas import DataFrame
+    from spatialdata import SpatialData
+    from xarray import DataArray
+
+__all__ = [
+    "UnitGeometry",
+    "expression_frame",
+    "image_levels",
+    "level0_affine",
+    "past_attrs",
+    "record_added",
+    "require_spatialdata",
+    "resolve_image",
+    "resolve_mpp",
+    "resolve_shapes",
+    "resolve_table",
+    "set_mpp",
+    "table_of",
+    "table_rows",
+    "unit_geometry",
+]
+
+
+def require_spatialdata(data: object) -> SpatialData:
+    """Return ``data`` if it is a SpatialData (or a subclass, as WSIData is), else raise ``TypeError``."""
+    from spatialdata import SpatialData
+
+    if not isinstance(data, SpatialData):
+        raise TypeError(
+            f"expected a SpatialData object, got {type(data).__name__}; read one with spatialdata.read_zarr(path) "
+            "or pastpy.io"
+        )
+    return data
+
+
+def past_attrs(sdata: SpatialData) -> dict[str, Any]:
+    """``sdata.attrs["past"]``, or an empty dict that is not attached to the object."""
+    return dict(sdata.attrs.get(_keys.PAST, {}))
+
+
+def record_added(sdata: SpatialData, name: str) -> None:
+    """Remember that pastpy wrote element ``name``, so that defaults can skip it."""
+    attrs = past_attrs(sdata)
+    attrs[_keys.ADDED] = sorted({*attrs.get(_keys.ADDED, []), name})
+    sdata.attrs[_keys.PAST] = attrs
+
+
+def set_mpp(sdata: SpatialData, image_key: str, mpp: float) -> None:
+    """Store µm per level-0 pixel of an image in ``sdata.attrs``."""
+    attrs = past_attrs(sdata)
+    attrs[_keys.MPP] = {**attrs.get(_keys.MPP, {}), image_key: check_mpp(mpp, f"mpp of image {image_key!r}")}
+    sdata.attrs[_keys.PAST] = attrs
+
+
+def check_mpp(mpp: object, what: str = "mpp") -> float:
+    """Return ``mpp`` as a float if it is a plausible µm/px, else raise ``ValueError``."""
+    try:
+        value = float(mpp)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not (np.isfinite(value) and value > 0):
+        raise ValueError(f"{what} must be a positive number of µm per level-0 pixel, got {mpp!r}")
+    return value
+
+
+def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterable[str], argument: str) -> str:
+    names, candidates = list(names), list(candidates)
+    if key is not None:
+        if key not in names:
+            raise KeyError(
+                f"no {kind} named {key!r}; this object has {names or 'none'}: pass one of them as {argument}="
+            )
+        return key
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise KeyError(
+            f"this object has no {kind}; add one, or pass {argument}= if it has another name ({names or 'none'})"
+        )
+    raise KeyError(f"this object has {len(candidates)} {kind}s, {candidates}: say which with {argument}=")
+
+
+def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
+    """Name of the image to use: ``image_key``, else the only image that pastpy did not write.
+
+    Raises
+    ------
+    KeyError
+        If there is no such image, or more than one to choose from; the message names the candidates.
+    """
+    added = set(past_attrs(sdata).get(_keys.ADDED, []))
+    return _choose("image", image_key, sdata.images, [n for n in sdata.images if n not in added], "image_key")
+
+
+def resolve_table(sdata: SpatialData, table_key: str | None = None) -> str:
+    """Name of the table to use: ``table_key``, else pastpy's ``cells``, else the only one that pastpy did not add.
+
+    Raises
+    ------
+    KeyError
+        If there is no such table, or more than one to choose from; the message names the candidates.
+    """
+    added = set(past_attrs(sdata).get(_keys.ADDED, []))
+    candidates = [_keys.CELLS] if _keys.CELLS in sdata.tables else [n for n in sdata.tables if n not in added]
+    return _choose("table", table_key, sdata.tables, candidates, "table_key")
+
+
+def table_of(data: SpatialData | AnnData, table_key: str | None = None) -> AnnData:
+    """The table itself: ``data`` if it is an AnnData, else the SpatialData's table."""
+    from anndata import AnnData
+
+    if isinstance(data, AnnData):
+        return data
+    sdata = require_spatialdata(data)
+    return sdata.tables[resolve_table(sdata, table_key)]
+
+
+def expression_frame(table: AnnData, key: str) -> DataFrame:
+    """The ``obsm`` DataFrame ``key`` of a table, or a ``KeyError`` that names the ones there are."""
+    from pandas import DataFrame
+
+    frames = [name for name, value in table.obsm.items() if isinstance(value, DataFrame)]
+    if key not in frames:
+        there = f"obsm[{key!r}] is a {type(table.obsm[key]).__name__}" if key in table.obsm else f"no obsm[{key!r}]"
+        raise KeyError(
+            f"{there}; expected a DataFrame (cells × genes). DataFrames in obsm: {frames or 'none'}. Predict "
+            "expression with pastpy.tl.impute_expression"
+        )
+    return table.obsm[key]
+
+
+def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_key: str) -> str:
+    """Name of the shapes that a table annotates: ``shapes_key``, else the table's only ``region``.
+
+    Raises
+    ------
+    KeyError
+        If the table annotates nothing, several elements, or an element that is not there; the message names them.
+    """
+    regions = _regions(sdata.tables[table_key])
+    if shapes_key is None and not regions:
+        raise KeyError(
+            f"table {table_key!r} annotates no element, so its rows have no place on the image; "
+            "link it with spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
+        )
+    if shapes_key is not None and shapes_key in sdata.shapes and shapes_key not in regions:
+        raise KeyError(f"table {table_key!r} annotates {regions or 'no element'}, not the shapes {shapes_key!r}")
+    return _choose(
+        f"shapes annotated by table {table_key!r}", shapes_key, sdata.shapes,
+        [r for r in regions if r in sdata.shapes], "shapes_key",
+    )  # fmt: skip
+
+
+def _regions(table: AnnData) -> list[str]:
+    from spatialdata.models import TableModel
+
+    attrs = table.uns.get(TableModel.ATTRS_KEY)
+    if attrs is None:
+        return []
+    region = attrs[TableModel.REGION_KEY]
+    if region is None:
+        return []
+    return [region] if isinstance(region, str) else list(region)
+
+
+def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) -> float:
+    """µm per level-0 pixel: ``mpp`` if given, else what the reader stored; never guessed.
+
+    Raises
+    ------
+    ValueError
+        If neither is there, or the value is not a positive number.
+    """
+    if mpp is not None:
+        return check_mpp(mpp)
+    stored = past_attrs(sdata).get(_keys.MPP, {}).get(image_key)
+    if stored is None:
+        raise ValueError(
+            f"µm/px of image {image_key!r} is unknown; pass mpp= (µm per level-0 pixel), or store it once with "
+            f"sdata.attrs['past'] = {{'mpp': {{{image_key!r}: …}}}}"
+        )
+    return check_mpp(stored, f"sdata.attrs['past']['mpp'][{image_key!r}]")
+
+
+def image_levels(sdata: SpatialData, image_key: str) -> list[DataArray]:
+    """Pyramid levels of an image as lazy (c, y, x) arrays, level 0 first."""
+    from spatialdata import get_pyramid_levels
+    from xarray import DataArray
+
+    element = sdata.images[image_key]
+    levels = [element] if isinstance(element, DataArray) else list(get_pyramid_levels(element))
+    return [level.transpose("c", "y", "x") for level in levels]
+
+
+def level0_affine(
+    sdata: SpatialData, element: Any, image_key: str, *, name: str, coordinate_system: str = _keys.COORDINATE_SYSTEM
+) -> np.ndarray:
+    """Affine (3, 3) from an element's intrinsic (x, y) to level-0 pixels of an image.
+
+    Parameters
+    ----------
+    sdata
+        Object that holds the image.
+    element
+        The element whose coordinates are mapped.
+    image_key
+        Name of the image.
+    name
+        Name of the element, for messages.
+    coordinate_system
+        Coordinate system in which both meet.
+
+    Raises
+    ------
+    ValueError
+        If either is not in that coordinate system, or the image's transformation cannot be inverted.
+    """
+    from spatialdata import get_pyramid_levels
+    from spatialdata.transformations import get_transformation
+    from xarray import DataArray
+
+    image = sdata.images[image_key]
+    if not isinstance(image, DataArray):
+        image = next(iter(get_pyramid_levels(image)))
+    matrices = []
+    for what, thing in ((f"element {name!r}", element), (f"image {image_key!r}", image)):
+        known = get_transformation(thing, get_all=True)
+        if coordinate_system not in known:
+            raise ValueError(
+                f"{what} is not in coordinate system {coordinate_system!r} (it is in {sorted(known)}); align it with "
+                "spatialdata.transformations.set_transformation"
+            )
+        matrices.append(known[coordinate_system].to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")))
+    to_common, image_to_common = matrices
+    # Whether a matrix can be inverted does not depend on the unit of the coordinate system: metres are fine.
+    if np.linalg.cond(image_to_common[:2, :2]) > 1e9:
+        raise ValueError(f"the transformation of image {image_key!r} to {coordinate_system!r} cannot be inverted")
+    return np.linalg.inv(image_to_common) @ to_common
+
+
+def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a table that annotate ``shapes_key`` and the position of each one's shape, −1 where it has none.
+
+    Returns
+    -------
+    rows
+        int (k,), positions in the table.
+    shape_positions
+        int (k,), positions in the shapes element.
+    """
+    from spatialdata.models import TableModel
+
+    table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
+    attrs = table.uns[TableModel.ATTRS_KEY]
+    region = table.obs[attrs[TableModel.REGION_KEY_KEY]].astype(str).to_numpy()
+    rows = np.flatnonzero(region == shapes_key)
+    if shapes.index.has_duplicates:
+        twice = shapes.index[shapes.index.duplicated()].tolist()[0]
+        raise ValueError(f"shapes {shapes_key!r} has the index {twice!r} more than once; make its index unique")
+    ids = table.obs[attrs[TableModel.INSTANCE_KEY]].to_numpy()[rows]
+    return rows, shapes.index.get_indexer(ids)
+
+
+@dataclass(frozen=True)
+class UnitGeometry:
+    """Where the rows of a table lie on an image.
+
+    Attributes
+    ----------
+    geometry
+        Shapes of the rows in level-0 pixels: a GeoSeries-like array of shapely polygons or points, ``None`` where a
+        row has no shape.
+    radius
+        Radius in level-0 pixels where the shape is a circle, NaN where it is a polygon.
+    centroids
+        float64 (n, 2), x and y in level-0 pixels, NaN where a row has no shape.
+    mpp
+        µm per level-0 pixel.
+    """
+
+    geometry: np.ndarray
+    radius: np.ndarray
+    centroids: np.ndarray
+    mpp: float
+
+    @property
+    def spatial_um(self) -> np.ndarray:
+        """float64 (n, 2), µm from the image's top-left corner."""
+        return self.centroids * self.mpp
+
+    @property
+    def area_um2(self) -> np.ndarray:
+        """float64 (n,), µm², NaN where a row has no shape."""
+        import shapely
+
+        circles = np.isfinite(self.radius)
+        area = np.where(circles, np.pi * self.radius**2, shapely.area(self.geometry))
+        return np.where(np.isfinite(self.centroids[:, 0]), area * self.mpp**2, np.nan)
+
+
+def unit_geometry(
+    sdata: SpatialData,
+    table_key: str,
+    shapes_key: str,
+    image_key: str,
+    *,
+    mpp: float,
+    coordinate_system: str = _keys.COORDINATE_SYSTEM,
+) -> UnitGeometry:
+    """Shapes and centroids of a table's rows on an image, in level-0 pixels.
+
+    Rows that annotate other elements, or have no shape, come out as ``None`` and NaN, in the table's order.
+    """
+    shapes = sdata.shapes[shapes_key]
+    affine = level0_affine(sdata, shapes, image_key, name=shapes_key, coordinate_system=coordinate_system)
+    rows, positions = table_rows(sdata, table_key, shapes_key)
+    n = sdata.tables[table_key].n_obs
+    geometry, radius, centroids = transform_shapes(shapes, affine)
+    found = positions >= 0
+    out = UnitGeometry(
+        geometry=np.full(n, None, dtype=object), radius=np.full(n, np.nan), centroids=np.full((n, 2), np.nan), mpp=mpp
+    )
+    out.geometry[rows[found]] = geometry[positions[found]]
+    out.radius[rows[found]] = radius[positions[found]]
+    out.centroids[rows[found]] = centroids[positions[found]]
+    return out
+
+
+def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Map a shapes element by an affine; a circle's radius is scaled by the square root of the determinant."""
+    import shapely
+
+    geometry = shapely.transform(shapes.geometry.to_numpy(), _apply(affine))
+    points = shapely.get_type_id(geometry) == shapely.GeometryType.POINT
+    radius = np.full(len(shapes), np.nan)
+    if points.any():
+        scale = float(np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
+        radius[points] = shapes["radius"].to_numpy(dtype=float)[points] * scale
+    centre = shapely.centroid(geometry)
+    return geometry, radius, np.column_stack([shapely.get_x(centre), shapely.get_y(centre)])
+
+
+def _apply(affine: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    def mapped(xy: np.ndarray) -> np.ndarray:
+        return xy @ affine[:2, :2].T + affine[:2, 2]
+
+    return mapped

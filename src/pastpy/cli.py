@@ -1,0 +1,191 @@
+"""The ``pastpy`` command; every heavy import waits until a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+__all__ = ["main"]
+
+#: What bad input raises; everything else is a fault of pastpy and keeps its traceback.
+_BAD_INPUT = (KeyError, ValueError, TypeError, FileNotFoundError, FileExistsError, ModuleNotFoundError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0, or 2 with one line on standard error for bad input."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except _BAD_INPUT as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"pastpy {args.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    parser = argparse.ArgumentParser(prog="pastpy", description="Single-cell histopathology foundation models.")
+    parser.add_argument("--version", action="version", version=f"pastpy {version('pastpy')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run everything on the shipped sample and write pictures and a zarr store")
+    demo.add_argument("--out", type=Path, default=Path("past-demo"), help="folder to write (default: past-demo)")
+    demo.add_argument("--overwrite", action="store_true", help="replace the results of an earlier demo in that folder")
+    demo.set_defaults(run=_demo)
+
+    for name, text, run in (
+        ("embed", "embed every cell of a SpatialData store", _embed),
+        ("impute", "predict every cell's expression", _impute),
+        ("stain", "lay a virtual immunostain over the H&E", _stain),
+    ):
+        command = commands.add_parser(name, help=text, description=f"{text}; nuclei are found first where there are none.")
+        _add_store_options(command)
+        command.set_defaults(run=run)
+        if name == "impute":
+            command.add_argument("--genes", help="gene symbols, separated by commas (default: the model's trusted genes)")
+            command.add_argument("--uncertainty", action="store_true", help="also store the predictive sd and interval")
+            command.add_argument("--table-added", help="write the prediction to a table of this name")
+        if name == "stain":
+            command.add_argument("--marker", required=True, help="marker or gene symbol, e.g. HER2")
+
+    pretrain = commands.add_parser("pretrain", help="train a model from a configuration")
+    pretrain.add_argument("config", help="configuration file, or the name of a bundled one, e.g. past-mini")
+    pretrain.add_argument("--out", type=Path, required=True, help="folder for the model")
+    pretrain.add_argument("--data", type=Path, help="folder with the training data")
+    pretrain.set_defaults(run=_pretrain)
+
+    bench = commands.add_parser("bench", help="run an evaluation protocol")
+    bench.add_argument("protocol", choices=["nuclei"], help="nuclei: detection on NuCLS tiles, leave one tile out")
+    bench.add_argument("--data", type=Path, required=True, help="folder with the data of the protocol")
+    bench.add_argument("--out", type=Path, help="JSON file for the result")
+    bench.set_defaults(run=_bench)
+
+    models = commands.add_parser("models", help="list the models that come with pastpy")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _add_store_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("store", type=Path, help="SpatialData zarr store with an H&E image")
+    command.add_argument("--out", type=Path, required=True, help="zarr store to write; must not exist")
+    command.add_argument("--model", default="past-mini", help="bundled name or model folder (default: past-mini)")
+    command.add_argument("--image-key", help="name of the image")
+    command.add_argument("--shapes-key", help="name of the shapes")
+    command.add_argument("--table-key", help="name of the table")
+    command.add_argument("--mpp", type=float, help="µm per level-0 pixel, where the store does not say")
+    command.add_argument("--modality", choices=["auto", "image", "expression", "both"], default="auto")
+    command.add_argument("--mode", choices=["dense", "crop"], help="how cells are read (default: the model's own)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+
+
+def _elements_of(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in ("image_key", "shapes_key", "table_key", "mpp")}
+
+
+def _call_options(args: argparse.Namespace) -> dict[str, Any]:
+    return {**_elements_of(args), **{name: getattr(args, name) for name in ("modality", "mode", "device")}}
+
+
+def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, Any], None]) -> None:
+    """Open the store, load the model, do the work, and write the result to ``--out`` in one piece."""
+    import spatialdata
+
+    from pastpy import models
+
+    if not args.store.exists():
+        raise FileNotFoundError(f"no SpatialData store at {str(args.store)!r}")
+    if args.out.exists():
+        raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
+    model = models.load(args.model, device=args.device)
+    sdata = spatialdata.read_zarr(args.store)
+    if not sdata.tables and args.table_key is None:
+        from pastpy.pp import segment_nuclei
+
+        segment_nuclei(sdata, image_key=args.image_key, mpp=args.mpp)
+    work(sdata, model)
+    write_store(sdata, args.out)
+    print(f"wrote {args.out}")
+
+
+def write_store(sdata: SpatialData, out: Path) -> None:
+    """Write a SpatialData object beside ``out`` first and move it there when it is complete."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    try:
+        sdata.write(unfinished)
+        unfinished.rename(out)
+    finally:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from pastpy import tl
+
+    _on_store(args, lambda sdata, model: tl.embed(sdata, model, **_call_options(args)))
+
+
+def _impute(args: argparse.Namespace) -> None:
+    from pastpy import tl
+
+    genes = None if args.genes is None else [g.strip() for g in args.genes.split(",")]
+    _on_store(
+        args,
+        lambda sdata, model: tl.impute_expression(
+            sdata, model, genes=genes, uncertainty=args.uncertainty, table_added=args.table_added, **_call_options(args)
+        ),
+    )
+
+
+def _stain(args: argparse.Namespace) -> None:
+    from pastpy import tl
+
+    def work(sdata: SpatialData, model: Any) -> None:
+        genes = [g for g in tl.marker_genes(args.marker) if g in model.gene_index]
+        if not genes:
+            raise KeyError(f"the model knows none of the genes of marker {args.marker!r}")
+        tl.impute_expression(sdata, model, genes=genes, **_call_options(args))
+        tl.virtual_stain(sdata, args.marker, **_elements_of(args))
+        print(tl.h_score(sdata, args.marker, table_key=args.table_key).to_string())
+
+    _on_store(args, work)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from pastpy._demo import run
+
+    run(args.out, overwrite=args.overwrite)
+
+
+def _pretrain(args: argparse.Namespace) -> None:
+    from pastpy.train import fit
+
+    if args.out.exists():
+        raise FileExistsError(f"--out {str(args.out)!r} exists; choose another folder or remove it")
+    model = fit(args.config, args.out, data=args.data)
+    print(json.dumps(model.card.facts["scores"], indent=2))
+    print(f"wrote {args.out}")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from pastpy.bench import nuclei
+
+    print(json.dumps(nuclei(args.data, args.out), indent=2))
+
+
+def _models(args: argparse.Namespace) -> None:
+    from pastpy import models
+
+    print(models.available().to_string(index=False))

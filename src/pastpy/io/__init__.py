@@ -1,0 +1,6 @@
+"""Readers, which add µm/px and checks, and safe write-back."""
+
+from pastpy.io._st import read_st
+from pastpy.io._table import write_table
+
+__all__ = ["read_st", "write_table"]

@@ -1,0 +1,126 @@
+"""A slide as blocks with a halo, read at a working resolution; every object belongs to the block of its centroid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pastpy.engine.read import FieldReader, _resampling, unit_range
+
+if TYPE_CHECKING:
+    from xarray import DataArray
+
+__all__ = ["Block", "WorkingImage", "plan_blocks"]
+
+# A resolution this near the target is used as it is: resampling would only blur.
+_NEAR = 1.1
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle (top, bottom, left, right) in working pixels, bottom and right excluded, with and without its halo.
+
+    Attributes
+    ----------
+    core
+        What the block is responsible for; cores tile the image.
+    outer
+        What is read: the core and its halo, cut off at the image's edge.
+    """
+
+    core: tuple[int, int, int, int]
+    outer: tuple[int, int, int, int]
+
+
+def plan_blocks(height: int, width: int, *, block_px: int, halo_px: int) -> list[Block]:
+    """Tile an image with blocks, row by row.
+
+    Examples
+    --------
+    >>> [b.core for b in plan_blocks(10, 25, block_px=16, halo_px=4)]
+    [(0, 10, 0, 16), (0, 10, 16, 25)]
+    """
+    blocks = []
+    for top in range(0, height, block_px):
+        for left in range(0, width, block_px):
+            bottom, right = min(top + block_px, height), min(left + block_px, width)
+            outer = (
+                max(top - halo_px, 0),
+                min(bottom + halo_px, height),
+                max(left - halo_px, 0),
+                min(right + halo_px, width),
+            )
+            blocks.append(Block((top, bottom, left, right), outer))
+    return blocks
+
+
+class WorkingImage:
+    """A lazy H&E image seen at a working resolution.
+
+    A pixel has the same value whichever rectangle it was read in. Integers of 8 bits are used as they are, other
+    integers are divided by their type's maximum, floats must lie between 0 and 1.
+
+    Parameters
+    ----------
+    levels
+        Lazy (c, y, x) arrays, level 0 first; RGB or RGBA (alpha is dropped).
+    mpp
+        µm per level-0 pixel.
+    target_mpp
+        µm per working pixel; level 0 itself where its ``mpp`` is within 10 % of this.
+    name
+        Name of the image, for messages.
+
+    Attributes
+    ----------
+    shape
+        Height and width in working pixels.
+    mpp
+        µm per working pixel.
+    level0_px
+        Level-0 pixels per working pixel, x and y.
+
+    Raises
+    ------
+    ValueError
+        If the image has neither three nor four channels.
+    """
+
+    def __init__(self, levels: Sequence[DataArray], *, mpp: float, target_mpp: float, name: str) -> None:
+        as_it_is = 1 / _NEAR <= mpp / target_mpp <= _NEAR
+        reader = FieldReader(levels, mpp=mpp, target_mpp=mpp if as_it_is else target_mpp, name=name)
+        self._level, self._name = reader.level, name
+        # A whole number of working pixels covers the image, so their size gives way by less than one in the side.
+        self.shape = max(1, round(reader.height)), max(1, round(reader.width))
+        self._scale = self._level.sizes["x"] / self.shape[1], self._level.sizes["y"] / self.shape[0]
+        self.level0_px = levels[0].sizes["x"] / self.shape[1], levels[0].sizes["y"] / self.shape[0]
+        self.mpp = mpp * float(np.mean(self.level0_px))
+
+    def read(self, rectangle: tuple[int, int, int, int]) -> np.ndarray:
+        """Pixels of a rectangle (top, bottom, left, right): uint8 (h, w, 3)."""
+        top, bottom, left, right = rectangle
+        height, width = self._level.sizes["y"], self._level.sizes["x"]
+        rows, by_row = _resampling(top, bottom - top, 1 / self._scale[1], height)
+        columns, by_column = _resampling(left, right - left, 1 / self._scale[0], width)
+        pixels = np.asarray(self._level[:, slice(*rows), slice(*columns)].data)
+        if pixels.dtype != np.uint8:
+            pixels = np.rint(unit_range(pixels, self._name) * 255).astype(np.uint8)
+        if self._scale == (1.0, 1.0):
+            return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        return np.stack([_resampled(channel, by_row, by_column) for channel in pixels], axis=-1)
+
+
+def _resampled(channel: np.ndarray, by_row: np.ndarray, by_column: np.ndarray) -> np.ndarray:
+    """Weighted sums of a uint8 (h, w) channel, rounded.
+
+    Sparse products add a pixel's terms one by one in the order of the source, hence to the same bits in every block;
+    those of the dense matrices do not.
+    """
+    from scipy.sparse import csr_array
+
+    rows = csr_array(by_row) @ channel.astype(np.float32)
+    both = csr_array(by_column) @ np.ascontiguousarray(rows.T)
+    return np.rint(both.T).astype(np.uint8)

@@ -1,0 +1,24 @@
+"""What a call did, stored beside its results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pastpy import _keys
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_VERSIONS = ("pastpy", "torch", "timm", "spatialdata", "anndata")
+
+
+def record(table: AnnData, function: str, parameters: Mapping[str, Any]) -> None:
+    """Store ``parameters`` and the versions in use as ``table.uns["past"][function]``.
+
+    Values must be plain JSON-like ones (str, numbers, bool, None, lists, dicts), so that zarr can hold them.
+    """
+    past = dict(table.uns.get(_keys.PAST, {}))
+    past[function] = {**parameters, "versions": {name: version(name) for name in _VERSIONS}}
+    table.uns[_keys.PAST] = past

@@ -1,0 +1,184 @@
+"""The model card: what was trained on what, and how it scored on the validation section."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pastpy import _keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pastpy.models.past import PAST, ModelCard
+    from pastpy.train.config import TrainConfig
+    from pastpy.train.data import Section
+
+__all__ = ["make_card", "validation_scores", "variable_genes"]
+
+#: Genes that scores are averaged over: the most variable of those detected in a tenth of the training spots.
+N_VARIABLE = 250
+#: A gene is trusted if its validation r reaches this.
+TRUSTED_R = 0.3
+
+
+def log_counts(section: Section, genes: list[str]) -> np.ndarray:
+    """log1p of a section's counts per 10,000 of each spot's whole count, float64 (spots, genes)."""
+    from pastpy.train.loop import aligned_counts
+
+    total = np.asarray(section.counts.sum(axis=1), dtype=float).reshape(-1, 1)
+    return np.log1p(aligned_counts(section.counts, section.genes, genes) / total * _keys.TARGET_SUM)
+
+
+def variable_genes(train: list[Section], genes: list[str]) -> list[str]:
+    """The most variable genes of the training spots."""
+    variance = np.concatenate([log_counts(s, genes) for s in train]).var(axis=0)
+    return [genes[i] for i in np.argsort(-variance, kind="stable")[:N_VARIABLE]]
+
+
+def predicted_share(model: PAST, section: Section, *, order: np.ndarray | None = None) -> np.ndarray:
+    """Mean predicted share over the cells of each spot, (spots, genes); NaN for spots without cells.
+
+    Parameters
+    ----------
+    model
+        The model.
+    section
+        The section; its first view is used.
+    order
+        Permutation of the cells' images, for the shuffled control.
+    """
+    import torch
+
+    pooled = section.pooled[0] if order is None else section.pooled[0][order]
+    total = np.zeros((section.counts.shape[0], len(model.gene_names)))
+    with torch.inference_mode():
+        for rows in np.array_split(np.arange(len(pooled)), max(1, len(pooled) // 512)):
+            share = model.predict_expression(model.image_tokens(torch.from_numpy(pooled[rows]))).numpy()
+            np.add.at(total, section.spot[rows], share)
+    n = np.bincount(section.spot, minlength=len(total))[:, None]
+    return np.where(n > 0, total / np.maximum(n, 1), np.nan)
+
+
+def validation_scores(
+    model: PAST, section: Section, genes: list[str], *, order: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Scores of the genes on a section, a row a gene, from cells' predictions averaged over spots."""
+    import pandas as pd
+
+    from pastpy.metrics import expression
+
+    share = predicted_share(model, section, order=order)[:, model.columns_of(genes)]
+    return expression(
+        pd.DataFrame(np.log1p(_keys.TARGET_SUM * share), columns=genes),
+        pd.DataFrame(log_counts(section, genes), columns=genes),
+    )
+
+
+def one_component_scores(train: list[Section], section: Section, genes: list[str]) -> pd.DataFrame:
+    """Scores of the humblest baseline: one principal component of the frozen features pooled over the spots."""
+    import pandas as pd
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from pastpy.metrics import expression
+
+    x = np.concatenate([s.spot_pooled[:, 0] for s in train])
+    y = np.concatenate([log_counts(s, genes) for s in train])
+    fitted = make_pipeline(StandardScaler(), PCA(1), LinearRegression()).fit(x, y)
+    return expression(
+        pd.DataFrame(fitted.predict(section.spot_pooled[:, 0]), columns=genes),
+        pd.DataFrame(log_counts(section, genes), columns=genes),
+    )
+
+
+def mean_deviance(counts: np.ndarray, share: np.ndarray, theta: np.ndarray) -> float:
+    """Mean negative-binomial deviance of counts (n, g), given the share (n, g) or (g,) of each gene."""
+    import torch
+
+    from pastpy.models.nb import nb_deviance
+
+    mu = counts.sum(axis=1, keepdims=True) * share + 1e-8
+    parts = (torch.as_tensor(v, dtype=torch.float64) for v in (counts, mu, theta))
+    return float(nb_deviance(*parts).mean())
+
+
+def make_card(
+    model: PAST, config: TrainConfig, train: list[Section], validation: list[Section], history: list[dict[str, float]]
+) -> ModelCard:
+    """Score a trained model on the validation sections and collect what its users must know."""
+    import pandas as pd
+
+    from pastpy.models.past import ModelCard
+    from pastpy.train.loop import aligned_counts
+
+    genes = variable_genes(train, model.gene_names)
+    section = validation[0]
+    scores = validation_scores(model, section, model.gene_names)
+    shuffled = np.random.default_rng(config.seed).permutation(len(section.spot))
+    low, high = _training_quantiles(model, train)
+    r = scores["pearson"].to_numpy()
+    table = pd.DataFrame(
+        {
+            "gene": model.gene_names,
+            "variable": np.isin(model.gene_names, genes),
+            "trusted": np.nan_to_num(r, nan=-1.0) >= TRUSTED_R,
+            "validation_r": r,
+            "q05": low,
+            "q95": high,
+        }
+    )
+    share = predicted_share(model, section)
+    seen = np.isfinite(share).all(axis=1)
+    counts = aligned_counts(section.counts, section.genes, model.gene_names)[seen]
+    mean = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train]).sum(axis=0)
+    theta = model.theta()
+    top = scores.loc[genes, "pearson"]
+    facts: dict[str, Any] = {
+        "licence": "CC-BY-4.0 (training data); backbone Apache-2.0",
+        "commercial_use": True,
+        "command": f"pastpy pretrain {config.model['name']}",
+        "train": [f"her2st {name}" for name in config.train_sections]
+        + (["Xenium breast cells (expression side)"] if config.single_cells else []),
+        "validation": [f"her2st {name}" for name in config.validation_sections],
+        "transfer_statement": (
+            f"same patient, validation section: mean r {top.mean():.2f} over the {len(genes)} most variable genes; "
+            "not measured on another patient"
+        ),
+        "depth": float(np.median(np.concatenate([_depth(s, model.gene_names) for s in train]))),
+        "scores": {
+            "n_spots": int(seen.sum()),
+            "mean_r_variable": float(top.mean()),
+            "mean_r_best_50": float(top.nlargest(50).mean()),
+            "mean_r_shuffled": float(
+                validation_scores(model, section, genes, order=shuffled)["pearson"].mean()
+            ),
+            "mean_r_one_component": float(one_component_scores(train, section, genes)["pearson"].mean()),
+            "nb_deviance": mean_deviance(counts, share[seen], theta),
+            "nb_deviance_gene_mean": mean_deviance(counts, mean / mean.sum(), theta),
+        },
+        "epochs": len(history),
+        "history": history,
+    }
+    return ModelCard(table, facts)
+
+
+def _depth(section: Section, genes: list[str]) -> np.ndarray:
+    from pastpy.train.loop import aligned_counts
+
+    return aligned_counts(section.counts, section.genes, genes).sum(axis=1)
+
+
+def _training_quantiles(model: PAST, train: list[Section], n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """5 % and 95 % quantiles of every gene's predicted expression over cells drawn evenly from the training sections."""
+    import torch
+
+    pooled = np.concatenate([s.pooled[0] for s in train])
+    pooled = pooled[np.linspace(0, len(pooled) - 1, min(n, len(pooled))).astype(int)]
+    with torch.inference_mode():
+        share = model.predict_expression(model.image_tokens(torch.from_numpy(pooled))).numpy()
+    low, high = np.quantile(np.log1p(_keys.TARGET_SUM * share), [0.05, 0.95], axis=0)
+    return low, high

@@ -1,0 +1,101 @@
+"""What a training run is: data, model and schedule, as one JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pastpy.models.config import PASTConfig
+
+__all__ = ["BUNDLED_CONFIGS", "TrainConfig"]
+
+BUNDLED_CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run on Spatial Transcriptomics sections and single cells.
+
+    Attributes
+    ----------
+    model
+        Entries of :class:`pastpy.models.PASTConfig`.
+    data
+        Folder with the data; the environment variable ``PASTPY_SHARED_DATA`` or ``data=`` of :func:`fit` override it.
+    train_sections, validation_sections
+        Names of sections in ``her2st/``; the validation sections only decide when to stop.
+    mpp
+        µm per pixel of the sections' images.
+    spot_diameter_um
+        Diameter of their spots, µm.
+    single_cells
+        Use ``xenium_breast_cells/`` for the expression side.
+    min_detection
+        Genes of the vocabulary are counted in at least this share of training spots.
+    views
+        Augmented copies of every section (stain, blur, flips, µm/px) beside the original.
+    epochs, batch_spots, cells_per_spot, learning_rate, weight_decay, readout_decay
+        Schedule: spots a step, cells drawn from each, AdamW; ``readout_decay`` is the weight decay of the decoder's
+        per-gene weights.
+    weights
+        Weight of each loss: ``image``, ``expression``, ``both``, ``contrastive``, ``cells``.
+    patience
+        Epochs without a better validation r before the run stops.
+    seed
+        Random seed of the run.
+    """
+
+    model: dict[str, Any]
+    data: str = "../shared/data"
+    train_sections: tuple[str, ...] = ("C2", "C4", "C5", "C6")
+    validation_sections: tuple[str, ...] = ("C3",)
+    mpp: float = 0.69
+    spot_diameter_um: float = 100.0
+    single_cells: bool = True
+    min_detection: float = 0.1
+    views: int = 4
+    epochs: int = 60
+    batch_spots: int = 48
+    cells_per_spot: int = 12
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    readout_decay: float = 1e-1
+    weights: dict[str, float] = field(
+        default_factory=lambda: {"image": 1.0, "expression": 0.3, "both": 0.3, "contrastive": 0.02, "cells": 0.3}
+    )
+    patience: int = 15
+    seed: int = 0
+
+    @property
+    def model_config(self) -> PASTConfig:
+        """Architecture of the model to train."""
+        return PASTConfig(**self.model)
+
+    @classmethod
+    def from_json(cls, name_or_path: str | Path) -> TrainConfig:
+        """Read a configuration from a file, or one of the bundled ones by name.
+
+        Raises
+        ------
+        ValueError
+            If there is no such configuration, or it has entries that are not known.
+        """
+        path = Path(name_or_path)
+        if not path.is_file():
+            path = BUNDLED_CONFIGS / f"{name_or_path}.json"
+        if not path.is_file():
+            known = sorted(p.stem for p in BUNDLED_CONFIGS.glob("*.json"))
+            raise ValueError(f"no training configuration {str(name_or_path)!r}: neither a file nor one of {known}")
+        try:
+            raw = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not valid JSON: {error}") from error
+        entries = {f.name for f in fields(cls)}
+        if not isinstance(raw, dict) or "model" not in raw or set(raw) - entries:
+            raise ValueError(f"{path} is not a training configuration: it must have 'model' and only {sorted(entries)}")
+        for name in ("train_sections", "validation_sections"):
+            if name in raw:
+                raw[name] = tuple(raw[name])
+        return cls(**raw)

@@ -1,0 +1,129 @@
+"""Training data: pooled image tokens of the cells in each spot, and the spot's counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pastpy import _elements, _keys
+from pastpy._aggregate import membership
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+    from spatialdata import SpatialData
+
+    from pastpy.models.past import PAST
+    from pastpy.train.augment import View
+    from pastpy.train.config import TrainConfig
+
+__all__ = ["Section", "load_section", "pooled_tokens", "read_cells"]
+
+
+@dataclass
+class Section:
+    """One section: its cells' pooled tokens in every view, and its spots' counts.
+
+    Attributes
+    ----------
+    name
+        Name of the section.
+    pooled
+        float32 (views, cells, regions, channels); NaN where a cell has no pixels.
+    spot
+        int64 (cells,), the spot that holds each cell.
+    counts
+        Sparse (spots, genes) raw counts.
+    genes
+        Names of the genes.
+    spot_pooled
+        float32 (spots, regions, channels): tokens pooled over the spots themselves, original view.
+    """
+
+    name: str
+    pooled: np.ndarray
+    spot: np.ndarray
+    counts: csr_matrix
+    genes: list[str]
+    spot_pooled: np.ndarray
+
+
+def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:
+    """Read a section, find its nuclei and pool their tokens in every view.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the section is missing.
+    """
+    from pastpy.io import read_st
+    from pastpy.pp import segment_nuclei
+
+    root = folder / "her2st"
+    sdata = read_st(
+        root / "images" / f"{name}.jpg",
+        root / "counts" / f"{name}.tsv.gz",
+        root / "spots" / f"{name}_selection.tsv",
+        mpp=config.mpp,
+        spot_diameter_um=config.spot_diameter_um,
+    )
+    segment_nuclei(sdata)
+    cells, spots = sdata.tables[_keys.CELLS], sdata.tables[_keys.SPOTS]
+    inside = membership(
+        cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], config.spot_diameter_um / 2
+    ).tocoo()
+    sdata.tables[_keys.CELLS] = cells[inside.col].copy()
+    return Section(
+        name=name,
+        pooled=np.stack([pooled_tokens(sdata, model, _keys.CELLS, view) for view in views]),
+        spot=inside.row.astype(np.int64),
+        counts=spots.X.tocsr(),
+        genes=spots.var_names.astype(str).tolist(),
+        spot_pooled=pooled_tokens(sdata, model, _keys.SPOTS, views[0]),
+    )
+
+
+def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -> np.ndarray:
+    """Pooled tokens of a table's rows in a view, float32 (n, regions, channels)."""
+    from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
+    from pastpy.train.augment import ViewEncoder
+
+    image_key = _elements.resolve_image(sdata)
+    mpp = _elements.resolve_mpp(sdata, image_key)
+    shapes_key = _elements.resolve_shapes(sdata, table_key=table_key)
+    units = _elements.unit_geometry(sdata, table_key, shapes_key, image_key, mpp=mpp)
+    target_mpp = model.config.target_mpp * view.zoom
+    sink = MemorySink(len(units.radius))
+    # a zoomed view is read as if its pixels had the model's µm/px: what is seen is larger or smaller, regions with it
+    regions = [Region(r.name, r.kind, r.radius_um * view.zoom) for r in model.config.regions]
+    run(
+        FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key),
+        UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp),
+        ViewEncoder(model.image_encoder, view),
+        regions,
+        lambda pooled, _: {"pooled": pooled},
+        sink,
+        target_mpp=target_mpp,
+        device=model.device,
+    )
+    return sink["pooled"]
+
+
+def read_cells(folder: Path) -> tuple[csr_matrix, list[str]]:
+    """Counts and genes of the Xenium breast cells, for the expression side."""
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    path = folder / "xenium_breast_cells" / "expr_mat_breast_demo.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; set single_cells=false to train without it")
+    frame = pd.read_csv(path, index_col=0).drop(columns="cell_id")
+    return csr_matrix(frame.to_numpy(dtype=np.float32)), frame.columns.astype(str).tolist()
+
+
+def without_missing(section: Section) -> Section:
+    """The section without cells that have no pixels in some view."""
+    keep = np.isfinite(section.pooled).all(axis=(0, 2, 3))
+    return replace(section, pooled=section.pooled[:, keep], spot=section.spot[keep])

@@ -1,0 +1,267 @@
+"""``past.train.fit``: from a configuration and data to a saved model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pastpy._settings import show_progress
+from pastpy.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+    from scipy.sparse import csr_matrix
+
+    from pastpy.models.past import PAST
+    from pastpy.train.data import Section
+    from pastpy.train.objective import Batch
+
+__all__ = ["fit"]
+
+
+def fit(
+    config: TrainConfig | str | Path, out: str | Path, *, data: str | Path | None = None, progress: bool = True
+) -> PAST:
+    """Train a model and write it, with its card, into a folder.
+
+    The image backbone keeps its ImageNet weights; everything behind it is trained. A spot's counts are the sum of its
+    cells' predictions and a learnt background, under a negative-binomial likelihood.
+
+    Parameters
+    ----------
+    config
+        A configuration, its file, or the name of a bundled one (``"past-mini"``).
+    out
+        Folder for the model.
+    data
+        Folder with the training data; the configuration's by default.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    The trained model.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the data are missing; the message names the file.
+
+    References
+    ----------
+    Yang et al., PAST, arXiv:2507.06418. Lopez et al., Nat Methods 15:1053 (2018), doi:10.1038/s41592-018-0229-2.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> past.train.fit("past-mini", "my-model")  # doctest: +SKIP
+    """
+    import torch
+
+    from pastpy.train.augment import View, draw_view
+    from pastpy.train.card import make_card
+    from pastpy.train.data import load_section, read_cells, without_missing
+
+    if not isinstance(config, TrainConfig):
+        config = TrainConfig.from_json(config)
+    folder = Path(data or os.environ.get("PASTPY_SHARED_DATA") or config.data)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no training data at {str(folder)!r}; pass data= or set PASTPY_SHARED_DATA")
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    backbone = _untrained(config, ["none"])
+    views = {name: [View(), *(draw_view(rng) for _ in range(config.views))] for name in config.train_sections}
+    train = [without_missing(load_section(n, folder, config, backbone, views[n])) for n in config.train_sections]
+    validation = [
+        without_missing(load_section(n, folder, config, backbone, [View()])) for n in config.validation_sections
+    ]
+    single_cells = read_cells(folder) if config.single_cells else None
+    model = _untrained(config, vocabulary(train, config.min_detection))
+    _initialise(model, train)
+    history = _optimise(model, config, train, validation, single_cells, rng, progress)
+    _centre(model, train)
+    model.card = make_card(model, config, train, validation, history)
+    model.save(out)
+    return model
+
+
+def vocabulary(sections: list[Section], min_detection: float) -> list[str]:
+    """Genes measured in every section and counted in at least ``min_detection`` of their spots, sorted."""
+    common = sorted(set.intersection(*(set(s.genes) for s in sections)))
+    found = np.concatenate([(aligned_counts(s.counts, s.genes, common) > 0) for s in sections])
+    return [g for g, share in zip(common, found.mean(axis=0), strict=True) if share >= min_detection]
+
+
+def aligned_counts(counts: csr_matrix, genes: list[str], wanted: list[str]) -> np.ndarray:
+    """Counts as float32 (n, len(wanted)); 0 where a wanted gene is not among ``genes``."""
+    position = {g: i for i, g in enumerate(genes)}
+    have = [i for i, g in enumerate(wanted) if g in position]
+    out = np.zeros((counts.shape[0], len(wanted)), dtype=np.float32)
+    out[:, have] = counts[:, [position[wanted[i]] for i in have]].toarray()
+    return out
+
+
+def _untrained(config: TrainConfig, genes: list[str]) -> PAST:
+    import pandas as pd
+
+    from pastpy.models.imagenet import load_imagenet_backbone
+    from pastpy.models.past import PAST, ModelCard
+
+    model = PAST(config.model_config, ModelCard(pd.DataFrame({"gene": genes}), {}))
+    load_imagenet_backbone(model.image_encoder, model.config.backbone_stage)
+    return model.eval()
+
+
+def _initialise(model: PAST, train: list[Section]) -> None:
+    """Start from the gene means, with dispersions by moments, and standardise the backbone's tokens."""
+    import torch
+
+    pooled = np.concatenate([s.pooled[0] for s in train])
+    counts = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train])
+    share = counts.sum(axis=0) / counts.sum()
+    mu = counts.sum(axis=1, keepdims=True) * share
+    excess = ((counts - mu) ** 2 - mu).sum(axis=0) / (mu**2).sum(axis=0)
+    with torch.no_grad():
+        model.feature_mean.copy_(torch.from_numpy(pooled.mean(axis=0)))
+        model.feature_std.copy_(torch.from_numpy(pooled.std(axis=0) + 1e-3))
+        model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
+        model.background.copy_(torch.from_numpy(np.log(share)))
+        model.log_theta.copy_(torch.from_numpy(-np.log(np.clip(excess, 0.02, 10))))
+
+
+def _optimise(
+    model: PAST,
+    config: TrainConfig,
+    train: list[Section],
+    validation: list[Section],
+    single_cells: tuple[csr_matrix, list[str]] | None,
+    rng: np.random.Generator,
+    progress: bool,
+) -> list[dict[str, float]]:
+    """AdamW with a one-cycle schedule; keeps the weights of the best epoch on the validation sections."""
+    import torch
+    from lightning_fabric import Fabric
+    from tqdm.auto import tqdm
+
+    from pastpy.train.card import variable_genes, validation_scores
+    from pastpy.train.objective import Objective
+
+    fabric = Fabric(accelerator="auto", devices=1)
+    model.image_encoder.requires_grad_(False)
+    readout = [model.decoder.readout]
+    rest = [p for p in model.trained_parameters() if p is not model.decoder.readout]
+    optimizer = torch.optim.AdamW(
+        [{"params": readout, "weight_decay": config.readout_decay}, {"params": rest}],
+        lr=config.learning_rate, weight_decay=config.weight_decay,
+    )  # fmt: skip
+    batches = Batches(model, config, train, single_cells)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.epochs * len(batches)
+    )
+    objective, optimizer = fabric.setup(Objective(model, config.weights), optimizer)
+    genes = variable_genes(train, model.gene_names)
+    generator = torch.Generator().manual_seed(config.seed)
+    history: list[dict[str, float]] = []
+    best, best_state = -np.inf, copy.deepcopy(model.state_dict())
+    bar = tqdm(range(config.epochs), desc="training", unit="epoch", disable=not show_progress(progress))
+    for epoch in bar:
+        objective.train()
+        sums: dict[str, float] = {}
+        for batch in batches.epoch(rng):
+            losses = objective(batch, generator)
+            optimizer.zero_grad()
+            fabric.backward(losses["total"])
+            fabric.clip_gradients(objective, optimizer, max_norm=5.0)
+            optimizer.step()
+            schedule.step()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
+        model.eval()
+        score = float(np.mean([validation_scores(model, s, genes)["pearson"].mean() for s in validation]))
+        history.append({"epoch": epoch, "validation_r": score, **sums})
+        bar.set_postfix(r=f"{score:.3f}", loss=f"{sums['image']:.4f}")
+        if score > best:
+            best, best_state = score, copy.deepcopy(model.state_dict())
+        elif epoch - max(history, key=lambda h: h["validation_r"])["epoch"] >= config.patience:
+            break
+    model.load_state_dict(best_state)
+    model.eval()
+    return history
+
+
+class Batches:
+    """Random spots with a random view and a random draw of their cells."""
+
+    def __init__(
+        self,
+        model: PAST,
+        config: TrainConfig,
+        train: list[Section],
+        single_cells: tuple[csr_matrix, list[str]] | None,
+    ) -> None:
+        self.config, self.train = config, train
+        self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
+        self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
+        # a spot in which hardly a nucleus was found says nothing about nuclei
+        self.spots = [(a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= 3]
+        self.cells = self.known = None
+        if single_cells is not None:
+            counts, genes = single_cells
+            aligned = aligned_counts(counts, genes, model.gene_names)
+            self.cells = aligned[aligned.sum(axis=1) >= 10]
+            self.known = np.isin(model.gene_names, genes)
+
+    def __len__(self) -> int:
+        return max(1, len(self.spots) // self.config.batch_spots)
+
+    def epoch(self, rng: np.random.Generator):  # noqa: ANN201
+        """Every spot once, in random order."""
+        order = rng.permutation(len(self.spots))
+        for chosen in np.array_split(order, len(self)):
+            yield self._batch([self.spots[i] for i in chosen], rng)
+
+    def _batch(self, spots: list[tuple[int, int]], rng: np.random.Generator) -> Batch:
+        import torch
+
+        from pastpy.train.objective import Batch
+
+        pooled, owner = [], []
+        for position, (a, i) in enumerate(spots):
+            members = self.members[a][i]
+            drawn = rng.choice(members, min(len(members), self.config.cells_per_spot), replace=False)
+            pooled.append(self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn])
+            owner.append(np.full(len(drawn), position))
+        cells = known = None
+        if self.cells is not None:
+            cells = torch.from_numpy(self.cells[rng.integers(len(self.cells), size=4 * len(spots))])
+            known = torch.from_numpy(self.known)
+        return Batch(
+            pooled=torch.from_numpy(np.concatenate(pooled)),
+            spot=torch.from_numpy(np.concatenate(owner)),
+            counts=torch.from_numpy(np.stack([self.counts[a][i] for a, i in spots])),
+            cells=cells,
+            cells_known=known,
+        )
+
+
+def _centre(model: PAST, train: list[Section]) -> None:
+    """Move both modalities' embeddings to a common centre, so that the sum does not tell which ones were there.
+
+    References
+    ----------
+    Liang et al., Mind the gap, NeurIPS 2022, arXiv:2203.02053.
+    """
+    import torch
+
+    with torch.inference_mode():
+        pooled = torch.from_numpy(np.concatenate([s.pooled[0] for s in train]))
+        image = torch.cat([model.project_image(model.image_tokens(part)) for part in pooled.split(4096)])
+        expression = torch.cat(
+            [model.project_expression(model.encode_counts(s.counts, model.columns_of(s.genes))) for s in train]
+        )
+        model.image_centre += image.mean(dim=0)
+        model.expression_centre += expression.mean(dim=0)

@@ -1,0 +1,101 @@
+"""The training objective: counts of spots and cells explained, images and transcriptomes brought together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.sparse import csr_matrix
+from torch import nn
+from torch.nn import functional as F
+
+from pastpy.models.past import PAST, join_tokens, pad_rows
+from pastpy.train.losses import info_nce, nb_loss, spot_share
+
+__all__ = ["Batch", "Objective"]
+
+
+@dataclass
+class Batch:
+    """What one step sees.
+
+    Attributes
+    ----------
+    pooled
+        float32 (cells, regions, channels), pooled image tokens of the spots' cells.
+    spot
+        int64 (cells,), position of each cell's spot in ``counts``.
+    counts
+        float32 (spots, genes), raw counts over the vocabulary.
+    cells
+        float32 (n, genes), raw counts of single cells, or ``None``.
+    cells_known
+        bool (genes,), genes that the single cells were measured for.
+    """
+
+    pooled: torch.Tensor
+    spot: torch.Tensor
+    counts: torch.Tensor
+    cells: torch.Tensor | None
+    cells_known: torch.Tensor | None
+
+
+class Objective(nn.Module):
+    """Losses of a model on a batch.
+
+    Parameters
+    ----------
+    model
+        The model to train.
+    weights
+        Weight of each loss, by name.
+    """
+
+    def __init__(self, model: PAST, weights: dict[str, float]) -> None:
+        super().__init__()
+        self.model, self.weights = model, weights
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Every loss by name, and their weighted sum as ``total``."""
+        model = self.model
+        theta = model.log_theta.exp()
+        tokens = model.image_tokens(batch.pooled)
+        background, amount = model.background.softmax(dim=0), model.log_background_amount.exp()
+        share = spot_share(model.log_profile(tokens).exp(), batch.spot, len(batch.counts), background, amount)
+        losses = {"image": nb_loss(batch.counts, share, theta)}
+
+        seen = self._expression_tokens(batch.counts, generator)
+        losses["expression"] = nb_loss(batch.counts, model.log_profile(seen).exp(), theta)
+        cells = torch.bincount(batch.spot, minlength=len(batch.counts))[:, None, None].clamp(min=1)
+        spot_tokens = tokens.new_zeros(len(batch.counts), *tokens.shape[1:]).index_add(0, batch.spot, tokens) / cells
+        both, _ = join_tokens(spot_tokens, seen)
+        losses["both"] = nb_loss(batch.counts, model.log_profile(both).exp(), theta)
+        losses["contrastive"] = info_nce(
+            F.normalize(model.project_image(spot_tokens), dim=1),
+            F.normalize(model.project_expression(seen), dim=1),
+            model.logit_scale.exp().clamp(max=100),
+        )
+        if batch.cells is not None and batch.cells_known is not None:
+            profile = model.log_profile(self._expression_tokens(batch.cells, generator))
+            share = profile[:, batch.cells_known].softmax(dim=1)
+            losses["cells"] = nb_loss(batch.cells[:, batch.cells_known], share, theta[batch.cells_known])
+        losses["total"] = sum(self.weights[name] * value for name, value in losses.items())
+        return losses
+
+    def _expression_tokens(self, counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Tokens of what a smaller panel at a lower depth would have measured of the same units."""
+        visible = thinned(counts, generator)
+        genes, values = pad_rows(csr_matrix(visible.numpy()), torch.arange(counts.shape[1]).numpy())
+        return self.model.cell_encoder(genes, values)
+
+
+def thinned(counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Binomial thinning to a random depth over a random panel, (n, g); rows that lose everything stay as they were.
+
+    Panels keep 5–100 % of the genes, depths 2–100 % of the counts (log-uniform), row by row.
+    """
+    n = len(counts)
+    panel = torch.rand(counts.shape, generator=generator) < 0.05 ** torch.rand(n, 1, generator=generator)
+    depth = 0.02 ** torch.rand(n, 1, generator=generator)
+    kept = torch.binomial(counts, depth.expand_as(counts), generator=generator) * panel
+    return torch.where(kept.sum(dim=1, keepdim=True) > 0, kept, counts)

@@ -1,0 +1,121 @@
+"""Tokens are weighted by how much of them lies in a region, at the right place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pastpy.engine import Region, UnitShapes, pool_tokens
+
+SHAPE, RING, DISC = Region("nucleus", "shape"), Region("ring", "ring", 10.0), Region("context", "disc", 30.0)
+
+
+def units(*geometries, radius=None) -> UnitShapes:
+    geometry = np.array(geometries, dtype=object)
+    centre = shapely.centroid(geometry)
+    xy = np.column_stack([shapely.get_x(centre), shapely.get_y(centre)])
+    return UnitShapes.from_geometry(geometry, np.full(len(geometry), radius or np.nan), xy, 1.0)
+
+
+def pool(tokens, shapes, regions, *, token_centre=4.0, inside=None):
+    side = tokens.shape[-1] * 8
+    return pool_tokens(
+        tokens, shapes, regions, stride=8, token_centre=token_centre, target_mpp=0.5, inside=inside or (0, 0, side, side)
+    )
+
+
+def coordinates(n: int, token_centre: float = 4.0) -> np.ndarray:
+    """A field whose tokens hold their own position: channels x and y."""
+    y, x = np.mgrid[:n, :n] * 8 + token_centre
+    return np.stack([x, y]).astype(np.float32)
+
+
+@given(st.floats(150, 250), st.floats(150, 250), st.sampled_from([4.0, 7.5]))
+def test_every_region_is_centred_on_its_unit(x, y, token_centre):
+    shapes = units(shapely.Point(x, y).buffer(9))
+    pooled = pool(coordinates(50, token_centre), shapes, [SHAPE, RING, DISC], token_centre=token_centre)
+    np.testing.assert_allclose(pooled[0], [[x, y]] * 3, atol=0.5)
+
+
+def test_weights_are_shares_of_area():
+    tokens = np.zeros((1, 4, 4), np.float32)
+    tokens[0, 1, 1] = 1.0
+    # a 16×8 box over token (1, 1) and its right neighbour
+    assert pool(tokens, units(shapely.box(8, 8, 24, 16)), [SHAPE])[0, 0, 0] == pytest.approx(0.5)
+
+
+def test_holes_and_parts_count():
+    tokens = np.zeros((1, 6, 6), np.float32)
+    tokens[0, 2, 2] = 1.0
+    ring = shapely.box(0, 0, 40, 40).difference(shapely.box(16, 16, 24, 24))
+    parts = shapely.MultiPolygon([shapely.box(0, 0, 8, 8), shapely.box(16, 16, 24, 24)])
+    assert pool(tokens, units(ring, parts), [SHAPE])[:, 0, 0].tolist() == [0.0, 0.5]
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=3, max_size=12))
+def test_polygon_weights_equal_shapely(points):
+    polygon = shapely.convex_hull(shapely.MultiPoint(points))
+    if polygon.geom_type != "Polygon" or polygon.area < 200:
+        return
+    pooled = pool(coordinates(14), units(polygon), [SHAPE])[0, 0]
+    y, x = np.mgrid[1:112:2, 1:112:2]
+    hit = shapely.contains_xy(polygon, x.ravel(), y.ravel())
+    token = np.column_stack([x.ravel()[hit] // 8 * 8 + 4, y.ravel()[hit] // 8 * 8 + 4])
+    np.testing.assert_allclose(pooled, token.mean(axis=0), atol=1e-3 * 112)
+
+
+def test_a_ring_leaves_the_nucleus_out():
+    tokens = np.zeros((1, 20, 20), np.float32)
+    tokens[0, 9:11, 9:11] = 1.0
+    nucleus, ring = pool(tokens, units(shapely.box(72, 72, 88, 88)), [SHAPE, RING])[0, :, 0]
+    assert (nucleus, ring) == (1.0, 0.0)
+
+
+def test_a_spot_is_pooled_over_itself_in_every_region():
+    spot = units(shapely.Point(200, 200), radius=100.0)
+    pooled = pool(np.random.default_rng(0).random((3, 50, 50), np.float32), spot, [SHAPE, RING, DISC])[0]
+    np.testing.assert_array_equal(pooled, np.broadcast_to(pooled[0], pooled.shape))
+
+
+def test_a_circle_is_a_circle():
+    """The mean of x² over a disc of radius r is r²/4."""
+    tokens = coordinates(100)[:1] - 400
+    pooled = pool(tokens**2, units(shapely.Point(400, 400), radius=200.0), [SHAPE])[0, 0, 0]
+    assert pooled == pytest.approx(200**2 / 4, rel=0.01)
+
+
+def test_only_tokens_of_the_image_are_used():
+    tokens = np.ones((1, 10, 10), np.float32)
+    tokens[:, :, 5:] = np.nan
+    pooled = pool(tokens, units(shapely.box(36, 36, 44, 44)), [SHAPE], inside=(0, 0, 40, 80))
+    assert pooled.tolist() == [[[1.0]]]
+    outside = pool(tokens, units(shapely.box(60, 36, 70, 44)), [SHAPE], inside=(0, 0, 40, 80))
+    assert np.isnan(outside).all()
+
+
+def test_a_unit_smaller_than_the_grid_takes_the_nearest_token():
+    pooled = pool(coordinates(10), units(shapely.box(33.2, 33.2, 33.4, 33.4)), [SHAPE])
+    assert pooled.tolist() == [[[36.0, 36.0]]]
+
+
+@given(st.integers(0, 30))
+def test_taking_units_keeps_their_outlines(seed):
+    rng = np.random.default_rng(seed)
+    boxes = [shapely.Point(*rng.uniform(40, 260, 2)).buffer(rng.uniform(3, 20), quad_segs=2) for _ in range(5)]
+    shapes, tokens = units(*boxes), rng.random((2, 40, 40)).astype(np.float32)
+    chosen = rng.permutation(5)[:3]
+    np.testing.assert_array_equal(
+        pool(tokens, shapes.take(chosen, (0.0, 0.0)), [SHAPE, RING]), pool(tokens, shapes, [SHAPE, RING])[chosen]
+    )
+
+
+def test_sizes():
+    shapes = units(shapely.box(0, 0, 10, 20), shapely.Point(5, 5))
+    shapes = UnitShapes.from_geometry(
+        np.array([shapely.box(0, 0, 10, 20), shapely.Point(5, 5)]), np.array([np.nan, 3.0]), shapes.centroids, 2.0
+    )
+    np.testing.assert_allclose(shapes.extent, [20.0, 6.0])
+    np.testing.assert_allclose(shapes.equivalent_radius, [np.sqrt(800 / np.pi), 6.0])

@@ -1,0 +1,141 @@
+"""Predicted expression: definition, slots, intervals, and refusals before anything is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import spatialdata
+from scipy import stats
+
+import pastpy as past
+from pastpy.tl._impute_expression import predictive_spread
+
+GENES = ["GENE3", "ERBB2"]
+
+
+def impute(sdata, model, **arguments):
+    past.tl.impute_expression(sdata, model, progress=False, **arguments)
+    return sdata["cells"]
+
+
+def test_frame_in_its_slot(toy_sdata, tiny_model):
+    table = impute(toy_sdata(), tiny_model, genes=GENES, modality="image")
+    frame = table.obsm["past_expression"]
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame.columns) == GENES and frame.index.equals(table.obs_names)
+    assert (frame.dtypes == np.float32).all() and np.isfinite(frame.to_numpy()).all()
+    assert frame["GENE3"].std() > 0
+    scores = table.uns["past"]["impute_expression"]["scores"]
+    assert scores["gene"] == GENES and scores["statement"] == "not measured on another patient"
+
+
+def test_values_are_shares_of_the_whole_vocabulary(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    everything = impute(sdata, tiny_model, genes=tiny_model.gene_names, modality="image").obsm["past_expression"]
+    np.testing.assert_allclose(np.expm1(everything).sum(axis=1), 1e4, rtol=1e-4)
+    some = impute(sdata, tiny_model, genes=GENES, modality="image", target_sum=500).obsm["past_expression"]
+    np.testing.assert_allclose(np.expm1(some), np.expm1(everything[GENES]) / 20, rtol=1e-4)
+
+
+def test_default_genes_are_the_trusted_ones_best_first(toy_sdata, tiny_model):
+    table = impute(toy_sdata(), tiny_model)
+    assert list(table.obsm["past_expression"].columns) == tiny_model.gene_names
+
+
+def test_unknown_genes_are_nan(toy_sdata, tiny_model):
+    with pytest.warns(UserWarning, match=r"1 of 2 genes are not in the vocabulary of 'tiny'.*\['NOSUCH'\]"):
+        table = impute(toy_sdata(), tiny_model, genes=["NOSUCH", "ERBB2"])
+    assert np.isnan(table.obsm["past_expression"]["NOSUCH"]).all()
+    assert np.isfinite(table.obsm["past_expression"]["ERBB2"]).all()
+
+
+def test_measured_genes_are_used_unless_told_otherwise(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    both = impute(sdata, tiny_model, genes=GENES).obsm["past_expression"].copy()
+    image = impute(sdata, tiny_model, genes=GENES, modality="image").obsm["past_expression"].copy()
+    alone = impute(sdata, tiny_model, genes=GENES, modality="expression").obsm["past_expression"].copy()
+    assert np.abs(both - image).to_numpy().max() > 1e-3
+    assert np.abs(both - alone).to_numpy().max() > 1e-3
+    table = sdata["cells"].copy()
+    past.tl.impute_expression(table, tiny_model, genes=GENES, progress=False)
+    np.testing.assert_allclose(table.obsm["past_expression"], alone, rtol=1e-5)
+
+
+def test_a_row_is_predicted_from_what_it_has(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    counts = sdata["cells"].X.tolil()
+    counts[:5] = 0
+    sdata["cells"].X = counts.tocsr()
+    both = impute(sdata, tiny_model, genes=GENES).obsm["past_expression"].to_numpy()
+    image = impute(sdata, tiny_model, genes=GENES, modality="image").obsm["past_expression"].to_numpy()
+    np.testing.assert_allclose(both[:5], image[:5], rtol=1e-5)
+    assert np.abs(both[5:] - image[5:]).max() > 1e-3
+    no_pixels = sdata["nuclei"].copy()
+    no_pixels.geometry = no_pixels.geometry.translate(9999, 0)
+    sdata["nuclei"] = no_pixels
+    with pytest.warns(UserWarning, match="held other coordinates"):
+        moved = impute(sdata, tiny_model, genes=GENES).obsm["past_expression"]
+    assert np.isnan(moved[:5]).all(axis=None) and np.isfinite(moved[5:]).all(axis=None)
+
+
+def test_spread_is_that_of_the_negative_binomial():
+    share, theta = np.array([[0.02, 1e-4]]), np.array([3.0, 0.7])
+    spread = predictive_spread(share, theta, depth=5000, target_sum=1e4)
+    rng = np.random.default_rng(0)
+    mu = 5000 * share[0]
+    draws = np.log1p(rng.negative_binomial(theta, theta / (theta + mu), (200_000, 2)) * 2)
+    np.testing.assert_allclose(spread["_std"][0], draws.std(axis=0), rtol=0.06)
+    for gene in range(2):
+        low, high = (np.expm1(spread[side][0, gene]) / 2 for side in ("_lower", "_upper"))
+        inside = stats.nbinom(theta[gene], theta[gene] / (theta[gene] + mu[gene]))
+        assert inside.cdf(high + 0.1) - inside.cdf(low - 1.1) >= 0.9
+        assert inside.cdf(high - 1.1) < 0.95 and inside.cdf(low - 1.1) <= 0.05
+
+
+def test_uncertainty_slots(toy_sdata, tiny_model):
+    table = impute(toy_sdata(), tiny_model, genes=GENES, uncertainty=True, modality="image")
+    std, lower, upper = (table.obsm[f"past_expression_{s}"] for s in ("std", "lower", "upper"))
+    assert list(std.columns) == list(lower.columns) == list(upper.columns) == GENES
+    assert (std > 0).all(axis=None) and (lower <= upper).all(axis=None)
+    assert table.uns["past"]["impute_expression"]["depth"] == 1000.0
+
+
+def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):
+    sdata = toy_sdata()
+    past.tl.impute_expression(
+        sdata, tiny_model, genes=GENES, uncertainty=True, table_added="imputed", modality="image", progress=False
+    )
+    assert "past_expression" not in sdata["cells"].obsm
+    frame = impute(sdata, tiny_model, genes=GENES, modality="image").obsm["past_expression"]
+    sdata.write(tmp_path / "a.zarr")
+    stored = spatialdata.read_zarr(tmp_path / "a.zarr")["imputed"]
+    np.testing.assert_allclose(stored.X, frame)
+    assert set(stored.layers) >= {"std", "lower", "upper"}
+    assert stored.uns["spatialdata_attrs"]["region"] == "nuclei"
+    with pytest.raises(ValueError, match="table_added='imputed' is already an element"):
+        past.tl.impute_expression(sdata, tiny_model, genes=GENES, table_added="imputed")
+
+
+@pytest.mark.parametrize(
+    ("genes", "message"),
+    [
+        ("ERBB2", r"got the string 'ERBB2'; use genes=\['ERBB2'\]"),
+        ([], "genes is empty"),
+        (["ERBB2", "ERBB2"], r"\['ERBB2'\] are given twice"),
+        (["A/B"], r"\['A/B'\] are empty, reserved or contain a slash"),
+        (["."], "reserved"),
+        ([f"G{i}" for i in range(501)], "501 genes do not fit into obsm.*table_added="),
+    ],
+)
+def test_genes_that_cannot_be_stored_are_refused_first(toy_sdata, tiny_model, monkeypatch, genes, message):
+    monkeypatch.setattr("pastpy.tl._inputs.run_image", lambda *a, **k: pytest.fail("computed before refusing"))
+    with pytest.raises(ValueError, match=message):
+        past.tl.impute_expression(toy_sdata(), tiny_model, genes=genes)
+
+
+def test_other_arguments_are_checked(toy_sdata, tiny_model):
+    with pytest.raises(ValueError, match="target_sum must be positive"):
+        past.tl.impute_expression(toy_sdata(), tiny_model, target_sum=0)
+    with pytest.raises(ValueError, match="use one of them"):
+        past.tl.impute_expression(toy_sdata(), tiny_model, table_added="x", copy=True)
