@@ -70,8 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--out", type=Path, help="JSON file for the result")
     bench.set_defaults(run=_bench)
 
-    models = commands.add_parser("models", help="list the models that come with pastpy")
+    models = commands.add_parser("models", help="list the models that come with pastpy, or convert the released PAST")
     models.set_defaults(run=_models)
+    actions = models.add_subparsers(dest="action", metavar="ACTION")
+    convert = actions.add_parser("convert", help="turn a released .pth checkpoint into a folder with safetensors")
+    convert.add_argument("checkpoint", type=Path, help="the released checkpoint")
+    convert.add_argument("folder", type=Path, help="folder to write")
+    convert.set_defaults(run=_convert)
     return parser
 
 
@@ -189,3 +194,9 @@ def _models(args: argparse.Namespace) -> None:
     from pastpy import models
 
     print(models.available().to_string(index=False))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from pastpy.models import convert_released
+
+    print(f"wrote {convert_released(args.checkpoint, args.folder)}")

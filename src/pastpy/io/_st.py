@@ -62,7 +62,7 @@ def read_st(
     SpatialData
         ``images[image_key]`` (c, y, x) uint8, a pyramid where a side exceeds 4096 px; ``tables["spots"]``,
         int32 CSR counts (n_spots, n_genes) with ``obs`` columns ``region``, ``spot_id``, ``array_row``, ``array_col``,
-        ``n_counts`` and ``obsm["spatial"]`` (n_spots, 2) in µm; ``shapes["spot_circles"]``, the circles that the table
+        ``n_counts``, ``obsm["spatial"]`` (n_spots, 2) in µm and the spots' diameter in ``uns["past"]["read_st"]``; ``shapes["spot_circles"]``, the circles that the table
         annotates, in level-0 pixels with the spot keys as index; ``attrs["past"]["mpp"][image_key]``. The coordinate
         system ``global`` is level-0 pixels.
 
@@ -159,6 +159,7 @@ def assemble_st(
     )
     table = AnnData(X=counts, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object)))
     table.obsm[_keys.SPATIAL] = xy * mpp
+    table.uns[_keys.PAST] = {"read_st": {"mpp": float(mpp), "spot_diameter_um": float(spot_diameter_um)}}
     sdata = SpatialData(
         images={image_key: _parse_image(pixels)},
         shapes={_keys.SPOT_SHAPES: ShapesModel.parse(xy, geometry=0, radius=radius, index=index)},

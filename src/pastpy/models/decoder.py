@@ -57,13 +57,14 @@ class GeneDecoder(nn.Module):
         float32 (n, g).
         """
         chosen = slice(None) if genes is None else genes
-        query, readout, bias = (self._split(self.query[chosen]), self._split(self.readout[chosen]), self.bias[chosen])
+        query, readout = self._split(self.query[chosen]), self._split(self.readout[chosen])
         key, value = self._split(self.key(tokens)), self._split(self.value(tokens))
-        scores = torch.einsum("ghd,nthd->nhgt", query, key) * key.shape[-1] ** -0.5
+        # genes last: the widest axis is the one that the processor runs along
+        scores = torch.einsum("nthd,ghd->hntg", key, query) * key.shape[-1] ** -0.5
         if padding is not None:
-            scores = scores.masked_fill(padding[:, None, None, :], float("-inf"))
-        read = torch.einsum("ghd,nthd->nhgt", readout, value)
-        return (scores.softmax(dim=-1) * read).sum(dim=(1, 3)) + bias
+            scores = scores.masked_fill(padding[None, :, :, None], float("-inf"))
+        read = torch.einsum("nthd,ghd->hntg", value, readout)
+        return (scores.softmax(dim=2) * read).sum(dim=(0, 2)) + self.bias[chosen]
 
     def _split(self, x: torch.Tensor) -> torch.Tensor:
         return x.unflatten(-1, (self.heads, -1))

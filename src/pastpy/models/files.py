@@ -26,6 +26,8 @@ def save_model(model: PAST, folder: Path) -> None:
     model.card.genes.to_parquet(folder / GENES, index=False)
     (folder / CARD).write_text(json.dumps(model.card.facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    # safetensors makes its files readable by their owner alone; a package's data are for everybody
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode & 0o777)
 
 
 def load_model(folder: Path) -> PAST:

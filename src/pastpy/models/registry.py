@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pastpy.models.past import PAST
+    from pastpy.models.released import ReleasedPAST
 
 __all__ = ["available", "load"]
 
@@ -72,13 +73,14 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
-def load(name_or_path: str | os.PathLike[str], *, device: str = "cpu") -> PAST:
-    """Load a model by name or from a folder.
+def load(name_or_path: str | os.PathLike[str], *, device: str = "cpu") -> PAST | ReleasedPAST:
+    """Load a model by name, from a folder, or from the checkpoint that the authors of PAST released.
 
     Parameters
     ----------
     name_or_path
-        A bundled name (see :func:`available`) or a folder written by ``model.save``.
+        A bundled name (see :func:`available`), a folder written by ``model.save``, a released ``.pth`` checkpoint, or
+        the folder that ``pastpy models convert`` made of one.
     device
         Torch device, or ``"auto"``.
 
@@ -97,5 +99,8 @@ def load(name_or_path: str | os.PathLike[str], *, device: str = "cpu") -> PAST:
     """
     from pastpy.engine.device import resolve_device
     from pastpy.models.files import load_model
+    from pastpy.models.released_import import is_released, load_released
 
+    if is_released(name_or_path):
+        return load_released(name_or_path, device=str(resolve_device(device)))
     return load_model(find(name_or_path)).to(resolve_device(device))

@@ -114,13 +114,11 @@ def _matched(
 
 def _pearson(predicted: DataFrame, measured: DataFrame) -> Series:
     """Pearson r of each gene over the units known in both; NaN where either does not vary."""
-    from pandas import Series
-
     both = predicted.notna() & measured.notna()
     x, y = predicted.where(both), measured.where(both)
     x, y = x - x.mean(), y - y.mean()
-    scale = np.sqrt((x**2).sum() * (y**2).sum())
-    r = Series((x * y).sum() / scale.where(scale > 1e-12), index=measured.columns)
+    scale = ((x**2).sum() * (y**2).sum()) ** 0.5
+    r: Series = (x * y).sum() / scale.where(scale > 1e-12)
     if r.isna().all():
         raise ValueError("no gene varies in both predicted and measured, so there is nothing to correlate")
     return r

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def _table(ax: Axes, months: np.ndarray, codes: np.ndarray, names: Index) -> Non
     ticks = [tick for tick in ax.get_xticks() if left <= tick <= right]
     ax.set_xticks(ticks)
 
-    def write(text: str, x: float, row: int, **looks: object) -> None:
+    def write(text: str, x: float, row: int, **looks: Any) -> None:
         where = ("data", "axes fraction") if looks.get("ha") == "center" else "axes fraction"
         ax.annotate(
             text, (x, 0), xycoords=where, xytext=(0 if where != "axes fraction" else -12, -40 - 14 * row),

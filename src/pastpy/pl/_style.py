@@ -31,7 +31,7 @@ SEQUENTIAL = "viridis"
 #: Colour of what is not known.
 UNKNOWN = "#9E9E9E"
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 11,
@@ -62,7 +62,7 @@ def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
 def finish(figure: Figure | SubFigure, save: str | Path | None, show: bool | None) -> None:
     """Save if a path is given; show if asked for and the backend has windows."""
     import matplotlib.pyplot as plt
-    from matplotlib.backends import BackendFilter, backend_registry
+    from matplotlib.backends.registry import BackendFilter, backend_registry
 
     if save is not None:
         folder = Path(save).parent

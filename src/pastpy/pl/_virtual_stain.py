@@ -90,12 +90,11 @@ def virtual_stain(
     settings, marker = _settings(sdata, table_key, stain_key)
     image_key = _elements.resolve_image(sdata, image_key or settings.get("image_key"))
     mpp = _elements.resolve_mpp(sdata, image_key, mpp)
-    if ax is not None and np.size(ax) != 2:
-        raise ValueError(f"ax must be two axes, for the H&E and the stain; got {np.size(ax)}")
+    if ax is not None and len(ax) != 2:
+        raise ValueError(f"ax must be two axes, for the H&E and the stain; got {len(ax)}")
     views = [read_view(sdata, name, mpp=mpp, crop=crop) for name in (image_key, stain_key)]
     with style():
-        own = ax is None
-        panels = plt.subplots(1, 2, figsize=_figsize(views[0]), layout="constrained")[1] if own else np.ravel(ax)
+        panels = plt.subplots(1, 2, figsize=_figsize(views[0]), layout="constrained")[1] if ax is None else ax
         titles = ("H&E", f"virtual {marker} stain" if marker else "virtual stain")
         for panel, view, title in zip(panels, views, titles, strict=True):
             draw_view(panel, view)
@@ -103,12 +102,12 @@ def virtual_stain(
             scale_bar(panel)
         figure = panels[0].figure
         caption = _caption(settings.get("markers", {}).get(marker))
-        if own:
+        if ax is None:
             figure.supxlabel("\n".join(textwrap.wrap(caption, 110)), fontsize=9, color="0.25")
         else:
             panels[1].set_xlabel("\n".join(textwrap.wrap(caption, 55)), fontsize=8, color="0.25")
         finish(figure, save, show)
-    return figure
+    return figure.figure
 
 
 def _settings(sdata: SpatialData, table_key: str | None, stain_key: str) -> tuple[Mapping[str, Any], str | None]:

@@ -102,15 +102,20 @@ class WorkingImage:
     def read(self, rectangle: tuple[int, int, int, int]) -> np.ndarray:
         """Pixels of a rectangle (top, bottom, left, right): uint8 (h, w, 3)."""
         top, bottom, left, right = rectangle
+        if self._scale == (1.0, 1.0):
+            return np.ascontiguousarray(self._pixels(slice(top, bottom), slice(left, right)).transpose(1, 2, 0))
         height, width = self._level.sizes["y"], self._level.sizes["x"]
         rows, by_row = _resampling(top, bottom - top, 1 / self._scale[1], height)
         columns, by_column = _resampling(left, right - left, 1 / self._scale[0], width)
-        pixels = np.asarray(self._level[:, slice(*rows), slice(*columns)].data)
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(unit_range(pixels, self._name) * 255).astype(np.uint8)
-        if self._scale == (1.0, 1.0):
-            return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+        pixels = self._pixels(slice(*rows), slice(*columns))
         return np.stack([_resampled(channel, by_row, by_column) for channel in pixels], axis=-1)
+
+    def _pixels(self, rows: slice, columns: slice) -> np.ndarray:
+        """Pixels of the level that is read: uint8 (3, h, w)."""
+        pixels = np.asarray(self._level[:, rows, columns].data)
+        if pixels.dtype == np.uint8:
+            return pixels
+        return np.rint(unit_range(pixels, self._name) * 255).astype(np.uint8)
 
 
 def _resampled(channel: np.ndarray, by_row: np.ndarray, by_column: np.ndarray) -> np.ndarray:

@@ -65,15 +65,14 @@ def measure_objects(labels: np.ndarray, intensity: np.ndarray, *, origin: tuple[
     x, y = columns + origin[1], rows + origin[0]
     centroid = np.column_stack([total(x), total(y)]) / area[:, None]
     dx, dy = x - _by_label(centroid[:, 0], label, n)[inside], y - _by_label(centroid[:, 1], label, n)[inside]
-    # 1/12 is the second moment of a pixel about its own centre
-    xx, yy, xy = total(dx * dx) / area + 1 / 12, total(dy * dy) / area + 1 / 12, total(dx * dy) / area
+    xx, yy, xy = total(dx * dx) / area, total(dy * dy) / area, total(dx * dy) / area
     root = np.sqrt(((xx - yy) / 2) ** 2 + xy**2)
-    major, minor = (xx + yy) / 2 + root, (xx + yy) / 2 - root
+    major, minor = np.maximum((xx + yy) / 2 + root, np.finfo(float).tiny), (xx + yy) / 2 - root
     return Objects(
         label=label,
         centroid=centroid + 0.5,
         area=area,
-        eccentricity=np.sqrt(np.clip(1 - minor / major, 0, 1)),
+        eccentricity=np.where(root > 0, np.sqrt(np.clip(1 - minor / major, 0, 1)), 0.0),
         mean=total(intensity[rows, columns]) / area,
     )
 

@@ -18,8 +18,9 @@ _STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 _OD_STEP = 1e-3
 # Deeper than this the distance to the border says nothing about a nucleus any more.
 _DEPTH_UM = 10.0
-# What the steps after the threshold can see: opening, depth, smoothing, seeds, and the nucleus itself.
-_REACH_UM = 44.0
+_DEPTH_SMOOTH_UM = 0.8
+# SciPy's Gaussians end at this many standard deviations.
+_TRUNCATE = 4.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class NucleiParameters:
     seed_distance_um
         Two seeds are further apart than this, along rows or columns.
     min_area_um2, max_area_um2
-        Nuclei outside these limits are dropped.
+        Nuclei outside these limits are dropped; where the image's edge cuts a nucleus, half the lower limit holds.
 
     Raises
     ------
@@ -66,16 +67,16 @@ class NucleiParameters:
     """
 
     target_mpp: float = 0.5
-    smooth_um: float = 0.8
+    smooth_um: float = 0.6
     window_um: float = 40.0
     threshold_sd: float = 0.35
     floor_od: float = 0.15
     opening_um: float = 1.0
     hole_um2: float = 15.0
     log_sigma_um: float = 1.5
-    log_weight_um: float = 15.0
+    log_weight_um: float = 20.0
     seed_distance_um: float = 2.5
-    min_area_um2: float = 5.0
+    min_area_um2: float = 8.0
     max_area_um2: float = 300.0
 
     def __post_init__(self) -> None:
@@ -92,7 +93,10 @@ class NucleiParameters:
     @property
     def halo_um(self) -> float:
         """Width around a block that its nuclei can depend on."""
-        return self.window_um / 2 + 4 * self.smooth_um + _REACH_UM
+        mask = _TRUNCATE * self.smooth_um + self.window_um / 2 + 2 * self.opening_um + 2 * self.hole_um2**0.5
+        seeds = max(_DEPTH_UM + _TRUNCATE * _DEPTH_SMOOTH_UM, _TRUNCATE * self.log_sigma_um) + self.seed_distance_um
+        # and from its centroid to the far end of an elongated nucleus
+        return mask + seeds + 1.3 * self.max_area_um2**0.5
 
 
 def haematoxylin(rgb: np.ndarray) -> np.ndarray:
@@ -163,10 +167,7 @@ def watershed_nuclei(rgb: np.ndarray, mpp: float, parameters: NucleiParameters |
     peaks = mask & (response == ndi.maximum_filter(response, size=2 * reach + 1))
     seeds = ndi.label(peaks, structure=np.ones((3, 3)))[0]
     labels = watershed(-response, seeds, mask=mask)
-    area = np.bincount(labels.ravel()) * mpp**2
-    dropped = (area < parameters.min_area_um2) | (area > parameters.max_area_um2)
-    labels[dropped[labels]] = 0
-    return labels.astype(np.int32, copy=False)
+    return _within_limits(labels.astype(np.int32, copy=False), mpp, parameters)
 
 
 def _foreground(od: np.ndarray, mpp: float, parameters: NucleiParameters) -> np.ndarray:
@@ -191,10 +192,20 @@ def _seed_response(od: np.ndarray, mask: np.ndarray, mpp: float, parameters: Nuc
     from scipy import ndimage as ndi
 
     depth = np.minimum(ndi.distance_transform_edt(mask) * mpp, _DEPTH_UM).astype(np.float32)
-    depth = ndi.gaussian_filter(depth, 0.8 / mpp)
+    depth = ndi.gaussian_filter(depth, _DEPTH_SMOOTH_UM / mpp)
     sigma = parameters.log_sigma_um / mpp
     # scale-normalised, so that the weight does not depend on the resolution
     return depth - np.float32(parameters.log_weight_um * sigma**2) * ndi.gaussian_laplace(od, sigma)
+
+
+def _within_limits(labels: np.ndarray, mpp: float, parameters: NucleiParameters) -> np.ndarray:
+    """Drop objects that are too small or too large; half of a nucleus that the edge cuts is enough."""
+    area = np.bincount(labels.ravel()) * mpp**2
+    least = np.full(area.shape, parameters.min_area_um2)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        least[edge] = parameters.min_area_um2 / 2
+    dropped = (area < least) | (area > parameters.max_area_um2)
+    return np.where(dropped[labels], np.int32(0), labels)
 
 
 def _local_mean_std(od: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:

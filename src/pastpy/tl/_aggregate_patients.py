@@ -128,7 +128,9 @@ def _mean_expression(
     tables: Sequence[AnnData], patient_key: str, expression_key: str, genes: Sequence[str] | None
 ) -> DataFrame:
     """Means from sums and counts of each table, so that no frame of all cells is made."""
-    total = known = None
+    from pandas import DataFrame
+
+    total, known = DataFrame(), DataFrame()
     for table in tables:
         frame = expression_frame(table, expression_key)
         missing = [gene for gene in genes or () if gene not in frame.columns]
@@ -136,9 +138,11 @@ def _mean_expression(
             raise KeyError(f"genes {missing} are not among the {frame.shape[1]} genes of obsm[{expression_key!r}]")
         frame = (frame if genes is None else frame[list(genes)]).astype(float)
         by_patient = frame.groupby(table.obs[patient_key].astype(str).to_numpy())
-        total = by_patient.sum() if total is None else total.add(by_patient.sum(), fill_value=0)
-        known = by_patient.count() if known is None else known.add(by_patient.count(), fill_value=0)
-    return (total / known.where(known > 0)).add_prefix("expression_")
+        total = total.add(by_patient.sum(), fill_value=0)
+        known = known.add(by_patient.count(), fill_value=0)
+    means = total / known.where(known > 0)
+    order = frame.columns.append(means.columns.difference(frame.columns))
+    return means[order].add_prefix("expression_")
 
 
 def _constant(values: Series, patients: Series, column: str) -> Series:
@@ -148,9 +152,7 @@ def _constant(values: Series, patients: Series, column: str) -> Series:
     differing = values.groupby(patients).nunique(dropna=False)
     several = differing.index[differing > 1].tolist()
     if several:
-        raise ValueError(
-            f"obs[{column!r}] is not constant within patients {several[:5]}; an outcome has one value each"
-        )
+        raise ValueError(f"obs[{column!r}] differs within patients {several[:5]}; an outcome has one value a patient")
     single = values.groupby(patients).agg(lambda group: group.iloc[0])
     try:
         return pd.to_numeric(single).astype(float).rename(column)

@@ -115,12 +115,13 @@ def _covariates(df: DataFrame, covariates: Sequence[str] | None, *, taken: tuple
     if words:
         raise TypeError(f"covariates {words} are not numeric; code them as numbers or name others with covariates=")
     values = df[chosen].astype(float)
-    unknown = ~np.isfinite(values)
-    if unknown.to_numpy().any():
+    unknown = ~np.isfinite(values.to_numpy())
+    if unknown.any():
+        rows = unknown.any(axis=1)
         raise ValueError(
-            f"covariates {values.columns[unknown.any()].tolist()} have missing or infinite values for patients "
-            f"{values.index[unknown.any(axis=1)].tolist()[:5]} ({int(unknown.any(axis=1).sum())} in all); drop these "
-            "patients or columns, or fill the values in knowingly"
+            f"covariates {values.columns[unknown.any(axis=0)].tolist()} have missing or infinite values for patients "
+            f"{values.index[rows].tolist()[:5]} ({int(rows.sum())} in all); drop these patients or columns, or fill "
+            "the values in knowingly"
         )
     constant = [column for column in chosen if np.ptp(values[column]) <= 1e-12 * max(1.0, abs(values[column].iloc[0]))]
     if constant and covariates is not None:
@@ -139,7 +140,7 @@ def _check_rank(frame: DataFrame, penalizer: float) -> None:
     rank = int(np.linalg.matrix_rank(scaled, tol=1e-8 * np.sqrt(scaled.size)))
     if penalizer > 0 or rank == frame.shape[1]:
         return
-    fractions = [column for column in frame if column.startswith("fraction_")]
+    fractions = [column for column in frame if str(column).startswith("fraction_")]
     summing = len(fractions) > 1 and np.allclose(frame[fractions].sum(axis=1), 1)
     advice = f"the {len(fractions)} fractions sum to 1: leave one out with covariates=" if summing else (
         "leave some out with covariates="

@@ -84,9 +84,13 @@ def load_model(model: str | Path | PAST, device: str) -> PAST:
     from pastpy.engine import resolve_device
     from pastpy.models.past import PAST
 
-    if isinstance(model, PAST):
-        return model.to(resolve_device(device)).eval()
-    return models.load(model, device=device)
+    loaded = model if not isinstance(model, str | Path) else models.load(model, device=device)
+    if not isinstance(loaded, PAST):
+        raise TypeError(
+            f"{type(loaded).__name__} cannot be used here yet: embed its crops and tokens with model.embed_image and "
+            "model.embed_tokens, or pass a pastpy model such as 'past-mini'"
+        )
+    return loaded.to(resolve_device(device)).eval()
 
 
 def gather(

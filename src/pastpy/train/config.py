@@ -32,15 +32,19 @@ class TrainConfig:
         Diameter of their spots, µm.
     single_cells
         Use ``xenium_breast_cells/`` for the expression side.
-    min_detection
-        Genes of the vocabulary are counted in at least this share of training spots.
+    min_detection, min_detection_panel
+        Genes of the vocabulary are counted in at least this share of training spots; genes of the single cells' panel
+        need only the second share.
     views
         Augmented copies of every section (stain, blur, flips, µm/px) beside the original.
+    validate_every
+        Epochs between validations.
     epochs, batch_spots, cells_per_spot, learning_rate, weight_decay, readout_decay
         Schedule: spots a step, cells drawn from each, AdamW; ``readout_decay`` is the weight decay of the decoder's
         per-gene weights.
     weights
-        Weight of each loss: ``image``, ``expression``, ``both``, ``contrastive``, ``cells``.
+        Weight of each loss: ``image``, ``expression`` (with or without the image),
+        ``contrastive``, ``cells``.
     patience
         Epochs without a better validation r before the run stops.
     seed
@@ -54,16 +58,18 @@ class TrainConfig:
     mpp: float = 0.69
     spot_diameter_um: float = 100.0
     single_cells: bool = True
-    min_detection: float = 0.1
+    min_detection: float = 0.3
+    min_detection_panel: float = 0.1
     views: int = 4
+    validate_every: int = 2
     epochs: int = 60
-    batch_spots: int = 48
-    cells_per_spot: int = 12
+    batch_spots: int = 32
+    cells_per_spot: int = 8
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     readout_decay: float = 1e-1
     weights: dict[str, float] = field(
-        default_factory=lambda: {"image": 1.0, "expression": 0.3, "both": 0.3, "contrastive": 0.02, "cells": 0.3}
+        default_factory=lambda: {"image": 1.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3}
     )
     patience: int = 15
     seed: int = 0

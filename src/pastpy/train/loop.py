@@ -80,7 +80,7 @@ def fit(
         without_missing(load_section(n, folder, config, backbone, [View()])) for n in config.validation_sections
     ]
     single_cells = read_cells(folder) if config.single_cells else None
-    model = _untrained(config, vocabulary(train, config.min_detection))
+    model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
     _initialise(model, train)
     history = _optimise(model, config, train, validation, single_cells, rng, progress)
     _centre(model, train)
@@ -89,11 +89,12 @@ def fit(
     return model
 
 
-def vocabulary(sections: list[Section], min_detection: float) -> list[str]:
-    """Genes measured in every section and counted in at least ``min_detection`` of their spots, sorted."""
+def vocabulary(sections: list[Section], config: TrainConfig, panel: list[str]) -> list[str]:
+    """Genes measured in every section and counted in enough of their spots, sorted."""
     common = sorted(set.intersection(*(set(s.genes) for s in sections)))
-    found = np.concatenate([(aligned_counts(s.counts, s.genes, common) > 0) for s in sections])
-    return [g for g, share in zip(common, found.mean(axis=0), strict=True) if share >= min_detection]
+    found = np.concatenate([(aligned_counts(s.counts, s.genes, common) > 0) for s in sections]).mean(axis=0)
+    needed = np.where(np.isin(common, panel), config.min_detection_panel, config.min_detection)
+    return [gene for gene, enough in zip(common, found >= needed, strict=True) if enough]
 
 
 def aligned_counts(counts: csr_matrix, genes: list[str], wanted: list[str]) -> np.ndarray:
@@ -180,6 +181,8 @@ def _optimise(
             schedule.step()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
+        if (epoch + 1) % config.validate_every:
+            continue
         model.eval()
         score = float(np.mean([validation_scores(model, s, genes)["pearson"].mean() for s in validation]))
         history.append({"epoch": epoch, "validation_r": score, **sums})

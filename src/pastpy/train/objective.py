@@ -65,11 +65,13 @@ class Objective(nn.Module):
         losses = {"image": nb_loss(batch.counts, share, theta)}
 
         seen = self._expression_tokens(batch.counts, generator)
-        losses["expression"] = nb_loss(batch.counts, model.log_profile(seen).exp(), theta)
         cells = torch.bincount(batch.spot, minlength=len(batch.counts))[:, None, None].clamp(min=1)
         spot_tokens = tokens.new_zeros(len(batch.counts), *tokens.shape[1:]).index_add(0, batch.spot, tokens) / cells
-        both, _ = join_tokens(spot_tokens, seen)
-        losses["both"] = nb_loss(batch.counts, model.log_profile(both).exp(), theta)
+        # half of the spots show their image too: the decoder learns to do with either modality or with both
+        joined, _ = join_tokens(seen, spot_tokens)
+        padding = torch.zeros(joined.shape[:2], dtype=torch.bool)
+        padding[:, seen.shape[1] :] = (torch.rand(len(joined), generator=generator) < 0.5)[:, None]
+        losses["expression"] = nb_loss(batch.counts, model.log_profile(joined, padding).exp(), theta)
         losses["contrastive"] = info_nce(
             F.normalize(model.project_image(spot_tokens), dim=1),
             F.normalize(model.project_expression(seen), dim=1),
