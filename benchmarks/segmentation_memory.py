@@ -3,7 +3,7 @@
 The 1500 × 1500 px HGSC image (0.5 µm/px) is repeated lazily, so that the slide itself is never in memory, and segmented
 in a process of its own, whose peak resident memory is the figure.
 
-    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536] [--workers 1]
+    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def lazy_slide(path: Path, repeat: int) -> SpatialData:
     return sdata
 
 
-def measure(path: Path, repeat: int, block_px: int, workers: int) -> dict[str, float]:
+def measure(path: Path, repeat: int, block_px: int) -> dict[str, float]:
     """Segment in this process and report its peak memory."""
     import resource
 
@@ -50,7 +50,7 @@ def measure(path: Path, repeat: int, block_px: int, workers: int) -> dict[str, f
     unit = 1 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     start = time.perf_counter()
-    past.pp.segment_nuclei(sdata, block_px=block_px, workers=workers)
+    past.pp.segment_nuclei(sdata, block_px=block_px)
     seconds = time.perf_counter() - start
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
@@ -70,14 +70,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with hgsc/hgsc_nest.jpg")
     parser.add_argument("--repeat", type=int, default=5, help="copies of the image along each side")
     parser.add_argument("--block", type=int, default=1536, help="block_px")
-    parser.add_argument("--workers", type=int, default=1, help="threads")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     image = arguments.data / "hgsc" / "hgsc_nest.jpg"
     if not image.is_file():
         parser.error(f"{image} is not there; pass --data")
     if arguments.child:
-        print(json.dumps(measure(image, arguments.repeat, arguments.block, arguments.workers)))
+        print(json.dumps(measure(image, arguments.repeat, arguments.block)))
         return
     run = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--child"], capture_output=True, text=True)
     if run.returncode:

@@ -207,7 +207,7 @@ def make_toy(
 
 @pytest.fixture(scope="session")
 def tiny_model() -> PAST:
-    """An untrained model that knows the toy tissue's genes; random weights, so that outputs differ from cell to cell."""
+    """An untrained model that knows the toy tissue's genes; its random weights tell cells apart."""
     import pandas as pd
     import torch
 

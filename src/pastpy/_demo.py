@@ -56,13 +56,16 @@ def run(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     """
     import matplotlib as mpl
 
-    from pastpy import datasets, models, pp, tl
-    from pastpy.cli import write_store
+    from pastpy import datasets, pp, tl
+    from pastpy.io import write_store
+    from pastpy.tl._inputs import load_model
 
     there = [name for name in (STORE, *PICTURES) if (out / name).exists()]
     if there and not overwrite:
-        raise FileExistsError(f"{str(out / there[0])!r} is there from an earlier demo; choose another --out, or --overwrite")
-    model = models.load("past-mini")
+        raise FileExistsError(
+            f"{str(out / there[0])!r} is there from an earlier demo; choose another --out, or --overwrite"
+        )
+    model = load_model("past-mini", "auto")
     say("1/7 sample: H&E of a HER2-positive breast tumour with Spatial Transcriptomics spots (her2st C3, CC BY 4.0)")
     sdata = datasets.breast_st()
     say("2/7 nuclei")
@@ -99,10 +102,11 @@ def say(text: str) -> None:
 
 def demo_genes(model: PAST) -> list[str]:
     """The variable genes on which the model is scored, and the marker's."""
-    from pastpy.tl import marker_genes
+    from pastpy.tl._markers import resolve_markers
 
     variable = model.card.genes.loc[model.card.genes["variable"], "gene"].astype(str).tolist()
-    return sorted({*variable, *(g for g in marker_genes(MARKER) if g in model.gene_index)})
+    (marker,) = resolve_markers(MARKER)
+    return sorted({*variable, *(g for g in marker.genes if g in model.gene_index)})
 
 
 def score_spots(cells: AnnData, spots: AnnData, model: PAST) -> dict[str, Any]:
@@ -150,17 +154,20 @@ def cluster_cells(cells: AnnData) -> None:
 
 def neighbourhoods(cells: AnnData, genes: list[str]) -> pd.DataFrame:
     """Neighbour graph, neighbourhood enrichment of the clusters, and Moran's I of predicted genes."""
-    import squidpy as sq
+    import logging
 
-    from pastpy import get
-
-    sq.gr.spatial_neighbors_delaunay(cells)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        import squidpy as sq
+
+        from pastpy import get
+
+        # squidpy tells of every graph it makes
+        logging.getLogger("spatialdata").setLevel(logging.WARNING)
+        sq.gr.spatial_neighbors_delaunay(cells)
         sq.gr.nhood_enrichment(cells, cluster_key=CLUSTER, seed=0, show_progress_bar=False)
         expression = get.expression(cells)
-        expression.obsp = cells.obsp
-        expression.uns["spatial_neighbors"] = cells.uns["spatial_neighbors"]
+        sq.gr.spatial_neighbors_delaunay(expression)
         sq.gr.spatial_autocorr(expression, mode="moran", genes=genes, show_progress_bar=False)
     return expression.uns["moranI"]
 
@@ -251,6 +258,7 @@ def summarise(
     """Print what was found."""
     cells = sdata[_keys.CELLS]
     top = autocorrelation["I"].nlargest(3)
+    n_predicted = cells.obsm[_keys.Slots().expression].shape[1]
     figures = {
         "cells": cells.n_obs,
         **{k: scores[k] for k in ("n_spots", "n_genes", "mean_r", "mean_r_shuffled")},
@@ -259,7 +267,7 @@ def summarise(
     say(
         f"""
 Result
-  cells                {figures["cells"]} (embedding X_past, {len(cells.obsm[_keys.Slots().expression].columns)} predicted genes)
+  cells                {figures["cells"]} (embedding X_past, {n_predicted} predicted genes)
   predicted vs measured, same patient, validation section
                        mean r = {figures["mean_r"]:.3f} over {figures["n_genes"]} genes, {figures["n_spots"]} spots
   the same with the cells' images shuffled
@@ -267,7 +275,7 @@ Result
   most spatial genes   {", ".join(f"{g} (Moran's I {v:.2f})" for g, v in top.items())}
   H-score of {MARKER}      {", ".join(f"{g} {v:.0f}" for g, v in h_scores["h_score"].items())} — {_keys.RESEARCH_USE};
                        {model.card.facts["transfer_statement"]}
-  {_keys.SIMULATED} cohort     Cox concordance {figures["concordance_SIMULATED"]:.2f}; patients and outcomes are simulated
+  {_keys.SIMULATED} cohort     Cox concordance {figures["concordance_SIMULATED"]:.2f}; patients, outcomes: simulated
 
 wrote {out / STORE} and {", ".join(PICTURES)}"""
     )

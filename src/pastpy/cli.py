@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
+
+    from pastpy.models.past import PAST
 
 __all__ = ["main"]
 
@@ -48,11 +49,15 @@ def _parser() -> argparse.ArgumentParser:
         ("impute", "predict every cell's expression", _impute),
         ("stain", "lay a virtual immunostain over the H&E", _stain),
     ):
-        command = commands.add_parser(name, help=text, description=f"{text}; nuclei are found first where there are none.")
+        command = commands.add_parser(
+            name, help=text, description=f"{text}; nuclei are found first where there are none."
+        )
         _add_store_options(command)
         command.set_defaults(run=run)
         if name == "impute":
-            command.add_argument("--genes", help="gene symbols, separated by commas (default: the model's trusted genes)")
+            command.add_argument(
+                "--genes", help="gene symbols, separated by commas (default: the model's trusted genes)"
+            )
             command.add_argument("--uncertainty", action="store_true", help="also store the predictive sd and interval")
             command.add_argument("--table-added", help="write the prediction to a table of this name")
         if name == "stain":
@@ -66,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="run an evaluation protocol")
     bench.add_argument("protocol", choices=["nuclei"], help="nuclei: detection on NuCLS tiles, leave one tile out")
-    bench.add_argument("--data", type=Path, required=True, help="folder with the data of the protocol")
+    bench.add_argument("--data", type=Path, required=True, help="folder that holds nucls/train")
     bench.add_argument("--out", type=Path, help="JSON file for the result")
     bench.set_defaults(run=_bench)
 
@@ -101,17 +106,18 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
     return {**_elements_of(args), **{name: getattr(args, name) for name in ("modality", "mode", "device")}}
 
 
-def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, Any], None]) -> None:
+def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, PAST], object]) -> None:
     """Open the store, load the model, do the work, and write the result to ``--out`` in one piece."""
     import spatialdata
 
-    from pastpy import models
+    from pastpy.io import write_store
+    from pastpy.tl._inputs import load_model
 
     if not args.store.exists():
         raise FileNotFoundError(f"no SpatialData store at {str(args.store)!r}")
     if args.out.exists():
         raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
-    model = models.load(args.model, device=args.device)
+    model = load_model(args.model, args.device)
     sdata = spatialdata.read_zarr(args.store)
     if not sdata.tables and args.table_key is None:
         from pastpy.pp import segment_nuclei
@@ -120,20 +126,6 @@ def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, Any], None]
     work(sdata, model)
     write_store(sdata, args.out)
     print(f"wrote {args.out}")
-
-
-def write_store(sdata: SpatialData, out: Path) -> None:
-    """Write a SpatialData object beside ``out`` first and move it there when it is complete."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    try:
-        sdata.write(unfinished)
-        unfinished.rename(out)
-    finally:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
 
 
 def _embed(args: argparse.Namespace) -> None:
@@ -156,9 +148,12 @@ def _impute(args: argparse.Namespace) -> None:
 
 def _stain(args: argparse.Namespace) -> None:
     from pastpy import tl
+    from pastpy.tl._markers import resolve_markers
 
-    def work(sdata: SpatialData, model: Any) -> None:
-        genes = [g for g in tl.marker_genes(args.marker) if g in model.gene_index]
+    (marker,) = resolve_markers(args.marker)
+
+    def work(sdata: SpatialData, model: PAST) -> None:
+        genes = [g for g in marker.genes if g in model.gene_index]
         if not genes:
             raise KeyError(f"the model knows none of the genes of marker {args.marker!r}")
         tl.impute_expression(sdata, model, genes=genes, **_call_options(args))
@@ -185,9 +180,9 @@ def _pretrain(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from pastpy.bench import nuclei
+    from pastpy.bench import run_nuclei
 
-    print(json.dumps(nuclei(args.data, args.out), indent=2))
+    print(json.dumps(run_nuclei(args.data, args.out), indent=2))
 
 
 def _models(args: argparse.Namespace) -> None:

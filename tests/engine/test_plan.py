@@ -14,9 +14,7 @@ positions = arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), elemen
 
 @given(positions, st.floats(0, 200), st.sampled_from([64, 256, 1024]), st.sampled_from([8, 16]), st.booleans())
 def test_units_are_in_one_field_that_holds_them(xy, reach, core_px, alignment, one_each):
-    fields = plan_fields(
-        xy, np.full(len(xy), reach), core_px=core_px, halo=40, alignment=alignment, one_each=one_each
-    )
+    fields = plan_fields(xy, np.full(len(xy), reach), core_px=core_px, halo=40, alignment=alignment, one_each=one_each)
     assert sorted(np.concatenate([f.units for f in fields])) == list(range(len(xy)))
     for field in fields:
         assert field.x % alignment == field.y % alignment == field.width % alignment == field.height % alignment == 0

@@ -23,7 +23,13 @@ def units(*geometries, radius=None) -> UnitShapes:
 def pool(tokens, shapes, regions, *, token_centre=4.0, inside=None):
     side = tokens.shape[-1] * 8
     return pool_tokens(
-        tokens, shapes, regions, stride=8, token_centre=token_centre, target_mpp=0.5, inside=inside or (0, 0, side, side)
+        tokens,
+        shapes,
+        regions,
+        stride=8,
+        token_centre=token_centre,
+        target_mpp=0.5,
+        inside=inside or (0, 0, side, side),
     )
 
 

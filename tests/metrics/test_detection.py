@@ -18,7 +18,9 @@ from pastpy.metrics._detection import (
     panoptic_quality,
 )
 
-POINTS = hnp.arrays(float, st.tuples(st.integers(0, 5), st.just(2)), elements=st.integers(0, 6).map(float))
+POINTS = hnp.arrays(
+    float, st.tuples(st.integers(0, 5), st.just(2)), elements=st.integers(0, 24).map(lambda quarter: quarter / 4)
+)
 
 
 def best_by_trying(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[int, float]:
@@ -34,15 +36,19 @@ def best_by_trying(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[int, fl
     return -best[0], best[1]
 
 
-@given(POINTS, POINTS)
-def test_matching_is_the_best_one_to_one(a, b):
-    rows, columns = match_points(a, b, max_distance=2.5)
+@given(POINTS, POINTS, st.sampled_from([1, 2, 2.5, 4.3]))
+def test_matching_is_the_best_one_to_one(a, b, radius):
+    rows, columns = match_points(a, b, max_distance=radius)
     assert len(set(rows.tolist())) == len(rows)
     assert len(set(columns.tolist())) == len(columns)
     total = float(np.linalg.norm(a[rows] - b[columns], axis=1).sum())
-    n, least = best_by_trying(a, b, 2.5)
+    n, least = best_by_trying(a, b, radius)
     assert len(rows) == n
     assert total == pytest.approx(least)
+
+
+def test_the_nearer_of_two_is_matched():
+    assert [p.tolist() for p in match_points([[0, 0], [1, 0]], [[0.6, 0]], max_distance=1)] == [[1], [0]]
 
 
 def test_counts_by_hand():

@@ -15,7 +15,9 @@ from pastpy import metrics
 @given(st.integers(0, 10_000), st.integers(4, 40))
 def test_scores_equal_scipys(seed, n):
     rng = np.random.default_rng(seed)
-    a, b = (pd.DataFrame(rng.integers(0, 6, (n, 3)) + rng.normal(0, 0.1, (n, 3)), columns=list("abc")) for _ in range(2))
+    a, b = (
+        pd.DataFrame(rng.integers(0, 6, (n, 3)) + rng.normal(0, 0.1, (n, 3)), columns=list("abc")) for _ in range(2)
+    )
     found = metrics.expression(a, b)
     for gene in "abc":
         assert found.loc[gene, "pearson"] == pytest.approx(stats.pearsonr(a[gene], b[gene])[0], abs=1e-9)

@@ -52,7 +52,7 @@ def literal_lite0(w: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         p = [w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(x, *p, eps=1e-3)
+        return F.batch_norm(x, p[0], p[1], p[2], p[3], eps=1e-3)
 
     x = F.relu6(norm(conv(x, "_conv_stem", 2), "_bn0"))
     block = 0

@@ -59,7 +59,9 @@ def test_resampling_keeps_positions_and_means():
     ramp = np.stack([x * 2, y * 3, np.full_like(x, 77)], axis=-1).astype(np.uint8)
     image = image_of(ramp, mpp=0.25)
     read = image.read((0, 40, 0, 60)).astype(float)
-    np.testing.assert_allclose(read[5:-5, 5:-5, 0], np.broadcast_to(4.0 * np.arange(60) + 1, (40, 60))[5:-5, 5:-5], atol=0.5)
+    np.testing.assert_allclose(
+        read[5:-5, 5:-5, 0], np.broadcast_to(4.0 * np.arange(60) + 1, (40, 60))[5:-5, 5:-5], atol=0.5
+    )
     np.testing.assert_allclose(read[5:-5, 5:-5, 1], (6.0 * np.arange(40) + 1.5)[5:-5, None] + np.zeros(50), atol=0.51)
     assert (read[..., 2] == 77).all()
 

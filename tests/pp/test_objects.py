@@ -28,7 +28,7 @@ def test_measures_agree_with_scikit_image():
     np.testing.assert_allclose(found.area, [r.area for r in expected])
     np.testing.assert_allclose(found.centroid, [(r.centroid[1] + 7.5, r.centroid[0] + 30.5) for r in expected])
     np.testing.assert_allclose(found.eccentricity, [r.eccentricity for r in expected], atol=1e-6)
-    np.testing.assert_allclose(found.mean, [r.mean_intensity for r in expected])
+    np.testing.assert_allclose(found.mean, [r.intensity_mean for r in expected])
 
 
 def test_labels_may_have_gaps_and_be_absent():

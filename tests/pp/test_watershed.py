@@ -41,6 +41,14 @@ def test_painted_nuclei_are_found_where_they_are(mpp):
         assert np.linalg.norm(np.array(found) - centre, axis=1).min() < mpp
 
 
+@pytest.mark.parametrize("radius_um", [2.5, 3.5, 4.5, 6.0, 8.0])
+def test_a_flat_round_nucleus_stays_in_one_piece(radius_um):
+    labels = watershed_nuclei(painted([(30.0, 30.0)], radius_um), 0.5)
+    assert len(np.unique(labels)) == 2
+    # at most one pixel too wide
+    assert np.sqrt((labels > 0).sum() * 0.25 / np.pi) == pytest.approx(radius_um, abs=0.5)
+
+
 def test_touching_nuclei_are_parted():
     labels = watershed_nuclei(painted([(26.0, 30.0), (32.5, 30.0)]), 0.5)
     assert len(np.unique(labels)) == 3
@@ -102,7 +110,7 @@ def test_box_sum_by_hand():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"smooth_um": 0.0}, {"window_um": -1.0}, {"floor_od": np.nan}, {"min_area_um2": 400.0}]
+    "wrong", [{"smooth_um": 0.0}, {"window_um": -1.0}, {"floor_od": np.nan}, {"min_area_um2": 600.0}]
 )
 def test_senseless_parameters_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -100,7 +100,9 @@ def test_rows_without_pixels_or_counts(toy_sdata, tiny_model):
     sdata["cells"].obsm.pop("spatial")
     with pytest.warns(UserWarning, match=r"1 of 40 rows could not be embedded.*table\[table.obs\['past_valid'\]\]"):
         past.tl.embed(sdata, tiny_model, progress=False)
-    image, expression, joint = (np.isfinite(table.obsm[f"X_past{s}"]).all(axis=1) for s in ("_image", "_expression", ""))
+    image, expression, joint = (
+        np.isfinite(table.obsm[f"X_past{s}"]).all(axis=1) for s in ("_image", "_expression", "")
+    )
     assert np.flatnonzero(~image).tolist() == [0, 1, 2]
     assert np.flatnonzero(~expression).tolist() == [2, 3, 4, 5]
     assert np.flatnonzero(~joint).tolist() == [2] == np.flatnonzero(~table.obs["past_valid"]).tolist()

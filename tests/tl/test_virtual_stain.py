@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from pastpy import _elements, _keys
+from pastpy._raster import draw_spans, filled_spans
 from pastpy.tl import _stain, _stain_image
 from pastpy.tl._markers import MARKERS, resolve_markers
-from pastpy._raster import draw_spans, filled_spans
 from pastpy.tl._stain_intensity import OD_MAX, classify, stain_density
 from pastpy.tl._virtual_stain import virtual_stain
 

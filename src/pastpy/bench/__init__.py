@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pastpy.bench._nuclei import nuclei_loto, run_nuclei
 from pastpy.bench._spots import to_spots
 
-__all__ = ["to_spots"]
+__all__ = ["nuclei_loto", "run_nuclei", "to_spots"]

@@ -31,7 +31,8 @@ GRID: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "threshold_sd": (0.2, 0.35, 0.5),
         "opening_um": (0.5, 1.0),
         "log_sigma_um": (1.5, 2.0),
-        "log_weight_um": (10.0, 15.0, 20.0),
+        # From 15 on, flat round nuclei fall into pieces, whatever the tiles say.
+        "log_weight_um": (5.0, 7.5, 10.0),
     }
 )
 _NUCLS_MPP = 0.25

@@ -59,13 +59,17 @@ def to_spots(
     key = expression_key or _keys.Slots().expression
     for name, table in (("cells", cells), ("spots", spots)):
         if _keys.SPATIAL not in table.obsm:
-            raise KeyError(f"{name} has no obsm[{_keys.SPATIAL!r}] in µm; run pastpy.tl.embed or read it with pastpy.io")
+            raise KeyError(
+                f"{name} has no obsm[{_keys.SPATIAL!r}] in µm; run pastpy.tl.embed or read it with pastpy.io"
+            )
     if key not in cells.obsm:
         raise KeyError(f"cells has no obsm[{key!r}]; run pastpy.tl.impute_expression first (it has {list(cells.obsm)})")
     if spot_diameter_um is None:
         spot_diameter_um = spots.uns.get(_keys.PAST, {}).get("read_st", {}).get("spot_diameter_um")
         if spot_diameter_um is None:
-            raise KeyError("the diameter of the spots is not stored in spots.uns['past']['read_st']; pass spot_diameter_um=")
+            raise KeyError(
+                "the diameter of the spots is not stored in spots.uns['past']['read_st']; pass spot_diameter_um="
+            )
     frame = cells.obsm[key]
     values = np.expm1(frame.to_numpy(dtype=float))
     known = np.isfinite(values).any(axis=1)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pastpy.engine.device import resolve_device
 from pastpy.engine.encode import TokenEncoder
+from pastpy.engine.pipeline import run
 from pastpy.engine.plan import Field, plan_fields
 from pastpy.engine.pool import Region, UnitShapes, pool_tokens
 from pastpy.engine.read import FieldReader
-from pastpy.engine.pipeline import run
 from pastpy.engine.write import MemorySink, Sink
 
 __all__ = [

@@ -28,8 +28,12 @@ def resolve_device(device: str = "auto") -> torch.device:
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device={name!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'") from error
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(chosen.type)
-    if there is not None and not there():
-        raise ValueError(f"device={name!r} was asked for, but this machine has no {chosen.type} device; use 'auto' or 'cpu'")
+        raise ValueError(
+            f"device={name!r} is not a torch device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        ) from error
+    missing = (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    )
+    if missing:
+        raise ValueError(f"device={name!r}: this machine has no {chosen.type} device; use 'auto' or 'cpu'")
     return chosen

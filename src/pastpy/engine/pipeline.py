@@ -124,9 +124,7 @@ def plan_units(
     )
 
 
-def _batches(
-    reader: FieldReader, fields: Sequence[Field], batch_size: int
-) -> Iterator[tuple[list[Field], np.ndarray]]:
+def _batches(reader: FieldReader, fields: Sequence[Field], batch_size: int) -> Iterator[tuple[list[Field], np.ndarray]]:
     """Fields in batches of equal size with their pixels, read ahead in a thread."""
     groups = [list(fields[i : i + batch_size]) for i in range(0, len(fields), batch_size)]
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pastpy-read") as pool:

@@ -60,7 +60,9 @@ def plan_fields(
     Examples
     --------
     >>> import numpy as np
-    >>> fields = plan_fields(np.array([[10.0, 10.0], [12.0, 9.0]]), np.array([4.0, 4.0]), core_px=64, halo=8, alignment=16)
+    >>> fields = plan_fields(
+    ...     np.array([[10.0, 10.0], [12.0, 9.0]]), np.array([4.0, 4.0]), core_px=64, halo=8, alignment=16
+    ... )
     >>> [(f.x, f.y, f.width, f.height, f.units.tolist()) for f in fields]
     [(-16, -16, 48, 48, [0, 1])]
     """
@@ -70,7 +72,9 @@ def plan_fields(
     core = np.floor(centroids[located] / core_px).astype(np.int64)
     order = np.lexsort((located, _z_order(core - core.min(axis=0))))
     located, core = located[order], core[order]
-    starts = np.arange(located.size) if one_each else np.flatnonzero(np.r_[True, (np.diff(core, axis=0) != 0).any(axis=1)])
+    starts = (
+        np.arange(located.size) if one_each else np.flatnonzero(np.r_[True, (np.diff(core, axis=0) != 0).any(axis=1)])
+    )
     fields = []
     for units in np.split(located, starts[1:]):
         low = (centroids[units] - reach[units, None]).min(axis=0) - halo

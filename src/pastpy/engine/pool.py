@@ -126,7 +126,7 @@ def pool_tokens(
     target_mpp
         µm per target pixel.
     inside
-        x0, y0, x1, y1 of the image in the field's coordinates: tokens centred beyond it are not used.
+        x0, y0, x1, y1 of the image in the field's coordinates: tokens whose square lies beyond it are not used.
 
     Returns
     -------
@@ -235,6 +235,7 @@ def _token_weights(
     col, row = np.floor((xy - token_centre) / stride + 0.5).astype(np.int64).T
     x, y = token_centre + stride * col, token_centre + stride * row
     x0, y0, x1, y1 = inside
-    used = (col >= 0) & (col < n_cols) & (row >= 0) & (row < n_rows) & (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    used = (col >= 0) & (col < n_cols) & (row >= 0) & (row < n_rows)
+    used &= (x > x0 - stride / 2) & (x < x1 + stride / 2) & (y > y0 - stride / 2) & (y < y1 + stride / 2)
     index = (unit[used], row[used] * n_cols + col[used])
     return csr_array((np.ones(used.sum(), dtype=np.float32), index), shape=(len(centroids), n_rows * n_cols))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pastpy.engine.plan import Field
 
-__all__ = ["FieldReader", "rgb_channels", "unit_range"]
+__all__ = ["FieldReader", "resampling_weights", "rgb_channels", "unit_range"]
 
 
 def rgb_channels(level: DataArray, name: str) -> DataArray:
@@ -90,13 +90,13 @@ class FieldReader:
 
     def read(self, field: Field) -> np.ndarray:
         """Pixels of a field: float32 (3, height, width) in [0, 1]."""
-        cols, wx = _resampling(field.x, field.width, self.zoom[0], self.level.sizes["x"])
-        rows, wy = _resampling(field.y, field.height, self.zoom[1], self.level.sizes["y"])
+        cols, wx = resampling_weights(field.x, field.width, self.zoom[0], self.level.sizes["x"])
+        rows, wy = resampling_weights(field.y, field.height, self.zoom[1], self.level.sizes["y"])
         block = np.asarray(self.level[:, rows[0] : rows[1], cols[0] : cols[1]].data)
         return np.ascontiguousarray(wy @ unit_range(block, self.name) @ wx.T, dtype=np.float32)
 
 
-def _resampling(start: int, n: int, zoom: float, size: int) -> tuple[tuple[int, int], np.ndarray]:
+def resampling_weights(start: int, n: int, zoom: float, size: int) -> tuple[tuple[int, int], np.ndarray]:
     """Source range and (n, n_source) weights of ``n`` target pixels from ``start`` along one axis."""
     centre = (np.arange(start, start + n) + 0.5) / zoom - 0.5
     if abs(zoom - 1) < 1e-6:

@@ -62,9 +62,10 @@ def read_st(
     SpatialData
         ``images[image_key]`` (c, y, x) uint8, a pyramid where a side exceeds 4096 px; ``tables["spots"]``,
         int32 CSR counts (n_spots, n_genes) with ``obs`` columns ``region``, ``spot_id``, ``array_row``, ``array_col``,
-        ``n_counts``, ``obsm["spatial"]`` (n_spots, 2) in µm and the spots' diameter in ``uns["past"]["read_st"]``; ``shapes["spot_circles"]``, the circles that the table
-        annotates, in level-0 pixels with the spot keys as index; ``attrs["past"]["mpp"][image_key]``. The coordinate
-        system ``global`` is level-0 pixels.
+        ``n_counts``, ``obsm["spatial"]`` (n_spots, 2) in µm, and ``uns["past"]["read_st"]`` with the diameter;
+        ``shapes["spot_circles"]``, the circles that the table annotates, in level-0 pixels with the spot keys as index
+        (SpatialData wants names to differ between shapes and tables); ``attrs["past"]["mpp"][image_key]``. The
+        coordinate system ``global`` is level-0 pixels.
 
     Raises
     ------

@@ -124,7 +124,7 @@ def match_points(predicted: np.ndarray, true: np.ndarray, *, max_distance: float
     if not n or not m:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     near = KDTree(predicted).sparse_distance_matrix(KDTree(true), max_distance, output_type="coo_matrix")
-    rows, columns, distance = near.row, near.col, near.data
+    rows, columns, distance = near.row.astype(np.int64), near.col.astype(np.int64), near.data
     # Only points that are linked by some pair compete, so each group of them is solved on its own.
     group = connected_components(coo_array((np.ones(len(rows)), (rows, n + columns)), shape=(n + m, n + m)))[1][rows]
     order = np.argsort(group, kind="stable")
@@ -134,7 +134,7 @@ def match_points(predicted: np.ndarray, true: np.ndarray, *, max_distance: float
         i, row = np.unique(rows[members], return_inverse=True)
         j, column = np.unique(columns[members], return_inverse=True)
         # A forbidden pair costs more than any set of allowed ones.
-        forbidden = (min(len(i), len(j)) + 1) * max_distance
+        forbidden = (min(len(i), len(j)) + 1) * float(max_distance)
         cost = np.full((len(i), len(j)), forbidden)
         cost[row, column] = distance[members]
         a, b = linear_sum_assignment(cost)
@@ -202,7 +202,9 @@ def panoptic_quality(predicted: np.ndarray, true: np.ndarray) -> PanopticScore:
     """
     predicted, true = np.asarray(predicted), np.asarray(true)
     if predicted.shape != true.shape:
-        raise ValueError(f"predicted labels have shape {predicted.shape}, true labels {true.shape}; both must be one grid")
+        raise ValueError(
+            f"predicted labels have shape {predicted.shape}, true labels {true.shape}; both must be one grid"
+        )
     for name, labels in (("predicted", predicted), ("true", true)):
         if not np.issubdtype(labels.dtype, np.integer) or labels.min(initial=0) < 0:
             raise ValueError(f"{name} labels must be non-negative integers, got {labels.dtype}")

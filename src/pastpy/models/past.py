@@ -39,8 +39,9 @@ class ModelCard:
     ----------
     genes
         One row a gene of the vocabulary: ``gene``, ``variable`` (bool: among the most variable genes of the training
-        spots, over which scores are averaged), ``trusted`` (bool: reaches a stated validation r), ``validation_r`` (Pearson r on the validation
-        section), ``q05`` and ``q95`` (quantiles of the predicted expression over the training cells).
+        spots, over which scores are averaged), ``trusted`` (bool: reaches a stated validation r), ``validation_r``
+        (Pearson r on the validation section), ``q05`` and ``q95`` (quantiles of the predicted expression over the
+        training cells).
     facts
         Plain JSON-like values: data, licence, training command, scores, limits.
     """
@@ -129,9 +130,7 @@ class PAST(nn.Module):
         """Expression tokens (n, t, dim) in the joint space, centred, not yet normalised."""
         return self.cell_projection(tokens.flatten(1)) - self.expression_centre
 
-    def log_profile(
-        self, tokens: torch.Tensor, padding: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def log_profile(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
         """Log of the predicted share of every gene of the vocabulary, (n, genes); each row sums to one."""
         return self.decoder(tokens, padding).log_softmax(dim=1)
 

@@ -35,7 +35,7 @@ def available() -> pd.DataFrame:
     import pandas as pd
 
     from pastpy.models.config import PASTConfig
-    from pastpy.models.files import CARD, CONFIG, WEIGHTS, model_sha256
+    from pastpy.models.files import CARD, CONFIG, model_sha256
 
     rows = []
     for folder in sorted(p.parent for p in _BUNDLED.glob(f"*/{CONFIG}")):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pastpy.engine.read import FieldReader, _resampling, unit_range
+from pastpy.engine.read import FieldReader, resampling_weights, unit_range
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -105,8 +105,8 @@ class WorkingImage:
         if self._scale == (1.0, 1.0):
             return np.ascontiguousarray(self._pixels(slice(top, bottom), slice(left, right)).transpose(1, 2, 0))
         height, width = self._level.sizes["y"], self._level.sizes["x"]
-        rows, by_row = _resampling(top, bottom - top, 1 / self._scale[1], height)
-        columns, by_column = _resampling(left, right - left, 1 / self._scale[0], width)
+        rows, by_row = resampling_weights(top, bottom - top, 1 / self._scale[1], height)
+        columns, by_column = resampling_weights(left, right - left, 1 / self._scale[0], width)
         pixels = self._pixels(slice(*rows), slice(*columns))
         return np.stack([_resampled(channel, by_row, by_column) for channel in pixels], axis=-1)
 

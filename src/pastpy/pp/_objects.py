@@ -149,7 +149,11 @@ def _border(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         turns = flat[side + along[k]] != same
         straight = ~turns & (flat[side + along[k] + across[k]] != same)
         # right around this pixel, on to the next one, or left up the pixel beyond the corner
-        choices = ((turns, (k + 1) % 4, 0), (straight, k, along[k]), (~turns & ~straight, (k - 1) % 4, along[k] + across[k]))
+        choices = (
+            (turns, (k + 1) % 4, 0),
+            (straight, k, along[k]),
+            (~turns & ~straight, (k - 1) % 4, along[k] + across[k]),
+        )
         for which, other, step in choices:
             at = start[k] + np.flatnonzero(which)
             after[at] = start[other] + np.searchsorted(sides[other], side[which] + step)

@@ -74,10 +74,10 @@ class NucleiParameters:
     opening_um: float = 1.0
     hole_um2: float = 15.0
     log_sigma_um: float = 1.5
-    log_weight_um: float = 20.0
+    log_weight_um: float = 10.0
     seed_distance_um: float = 2.5
     min_area_um2: float = 8.0
-    max_area_um2: float = 300.0
+    max_area_um2: float = 500.0
 
     def __post_init__(self) -> None:
         may_be_zero = {"threshold_sd", "floor_od", "opening_um", "hole_um2", "log_weight_um", "min_area_um2"}
@@ -86,9 +86,7 @@ class NucleiParameters:
             if not np.isfinite(value) or value < 0 or (value == 0 and field.name not in may_be_zero):
                 raise ValueError(f"{field.name} must be a positive finite number, got {value!r}")
         if self.min_area_um2 >= self.max_area_um2:
-            raise ValueError(
-                f"min_area_um2 ({self.min_area_um2:g}) must be below max_area_um2 ({self.max_area_um2:g})"
-            )
+            raise ValueError(f"min_area_um2 ({self.min_area_um2:g}) must be below max_area_um2 ({self.max_area_um2:g})")
 
     @property
     def halo_um(self) -> float:

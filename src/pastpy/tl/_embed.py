@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._provenance import record
 from pastpy.tl import _inputs
-from pastpy.tl._provenance import record
 
 if TYPE_CHECKING:
     import torch
@@ -47,15 +47,15 @@ def embed(
     Parameters
     ----------
     sdata
-        SpatialData with an H&E image, shapes and a table that annotates them; an AnnData (expression only); the path of
-        a SpatialData zarr store, whose table is written back; or a list of these.
+        SpatialData with an H&E image, shapes and a table that annotates them; an AnnData (expression only); the path
+        of a SpatialData zarr store, whose table is written back; or a list of these.
     model
         Bundled name, model folder, or a loaded model.
     modality
         ``"auto"`` uses what a row has; ``"image"``, ``"expression"`` or ``"both"`` insist.
     mode
-        ``"dense"`` encodes each field once and pools every cell's tokens from it; ``"crop"`` gives every cell a field of
-        its own (the reference, many times slower, same result). ``None`` is the model's own.
+        ``"dense"`` encodes each field once and pools every cell's tokens from it; ``"crop"`` gives every cell a field
+        of its own (the reference, many times slower, same result). ``None`` is the model's own.
     layer
         Layer with raw counts; ``None`` means ``X``.
     image_key, shapes_key, table_key
@@ -79,8 +79,8 @@ def embed(
     -------
     ``None``, or the changed copy (a list of them for a list). Fills
 
-    - ``table.obsm["X_past_image"]``, ``["X_past_expression"]``, ``["X_past"]``: float32 (n, d), L2-normalised, NaN where
-      the modality is absent; ``X_past`` is the normalised sum of those that are there.
+    - ``table.obsm["X_past_image"]``, ``["X_past_expression"]``, ``["X_past"]``: float32 (n, d), L2-normalised, NaN
+      where the modality is absent; ``X_past`` is the normalised sum of those that are there.
     - ``table.obs["past_valid"]``: False where a row has neither.
     - ``table.obsm["spatial"]``: µm from the image's top-left corner.
     - ``table.uns["past"]["embed"]``: what is needed to repeat the call.
@@ -192,8 +192,8 @@ def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np
     table.obs[slots.valid] = valid
     if not valid.all():
         warnings.warn(
-            f"{int((~valid).sum())} of {len(valid)} rows could not be embedded (no pixels inside the image and no counts "
-            f"of known genes); keep the others with table[table.obs[{slots.valid!r}]]",
+            f"{int((~valid).sum())} of {len(valid)} rows could not be embedded (no pixels inside the image and no "
+            f"counts of known genes); keep the others with table[table.obs[{slots.valid!r}]]",
             UserWarning,
             stacklevel=4,
         )

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._provenance import record
 from pastpy.tl import _inputs
-from pastpy.tl._provenance import record
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -225,12 +224,10 @@ def _predict(
     left = np.ones(n, dtype=bool)
     if inputs.image is not None:
         head = partial(_image_head, model, inputs.expression, chosen)
-        sink = _inputs.run_image(
-            inputs.image, model, head, n=n, mode=mode, batch_size=batch_size, progress=progress
-        )
+        sink = _inputs.run_image(inputs.image, model, head, n=n, mode=mode, batch_size=batch_size, progress=progress)
         if "share" in sink:
             share[:, known] = sink["share"]
-            left = np.isnan(share[:, known]).all(axis=1)
+            left = np.asarray(np.isnan(share[:, known]).all(axis=1))
     if inputs.expression is not None:
         rows = np.flatnonzero(left & inputs.expression.has_counts)
         with torch.inference_mode():
@@ -243,7 +240,11 @@ def _predict(
 
 
 def _image_head(
-    model: PAST, expression: _inputs.ExpressionInput | None, genes: torch.Tensor, pooled: torch.Tensor, units: np.ndarray
+    model: PAST,
+    expression: _inputs.ExpressionInput | None,
+    genes: torch.Tensor,
+    pooled: torch.Tensor,
+    units: np.ndarray,
 ) -> dict[str, torch.Tensor]:
     import torch
 

@@ -144,9 +144,7 @@ def gather_image(
     units = _elements.unit_geometry(
         sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
     )
-    reader = FieldReader(
-        _elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key
-    )
+    reader = FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key)
     shapes = UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp)
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan

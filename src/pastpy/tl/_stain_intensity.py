@@ -175,7 +175,8 @@ def _given_reference(reference: DataFrame, genes: Sequence[str]) -> DataFrame:
     if reference.index.has_duplicates:
         raise ValueError(f"reference has gene {reference.index[reference.index.duplicated()][0]!r} more than once")
     ranges = reference.loc[[gene for gene in genes if gene in reference.index], ["low", "high"]].astype(float)
-    bad = ranges.index[~(np.isfinite(ranges).all(axis=1) & (ranges["high"] > ranges["low"]))].tolist()
+    low, high = ranges["low"].to_numpy(), ranges["high"].to_numpy()
+    bad = ranges.index[~(np.isfinite(low) & np.isfinite(high) & (high > low))].tolist()
     if bad:
         raise ValueError(f"reference of {bad} is no range: 'low' and 'high' must be finite numbers with low < high")
     return ranges

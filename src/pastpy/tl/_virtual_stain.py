@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy._provenance import record
 from pastpy.tl._markers import Compartment, resolve_markers, storable
-from pastpy.tl._provenance import record
 from pastpy.tl._stain_image import StainPainter, stain_element
 from pastpy.tl._stain_intensity import OD_MAX, THRESHOLDS, MarkerStain, check_thresholds, classify, marker_stain
 

@@ -153,9 +153,7 @@ def make_card(
             "n_spots": int(seen.sum()),
             "mean_r_variable": float(top.mean()),
             "mean_r_best_50": float(top.nlargest(50).mean()),
-            "mean_r_shuffled": float(
-                validation_scores(model, section, genes, order=shuffled)["pearson"].mean()
-            ),
+            "mean_r_shuffled": float(validation_scores(model, section, genes, order=shuffled)["pearson"].mean()),
             "mean_r_one_component": float(one_component_scores(train, section, genes)["pearson"].mean()),
             "nb_deviance": mean_deviance(counts, share[seen], theta),
             "nb_deviance_gene_mean": mean_deviance(counts, mean / mean.sum(), theta),
@@ -173,7 +171,7 @@ def _depth(section: Section, genes: list[str]) -> np.ndarray:
 
 
 def _training_quantiles(model: PAST, train: list[Section], n: int = 4000) -> tuple[np.ndarray, np.ndarray]:
-    """5 % and 95 % quantiles of every gene's predicted expression over cells drawn evenly from the training sections."""
+    """5 % and 95 % quantiles of every gene's predicted expression over cells of all training sections."""
     import torch
 
     pooled = np.concatenate([s.pooled[0] for s in train])

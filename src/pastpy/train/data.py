@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pastpy.train.augment import View
     from pastpy.train.config import TrainConfig
 
-__all__ = ["Section", "load_section", "pooled_tokens", "read_cells"]
+__all__ = ["Section", "load_section", "pooled_tokens", "prepare_section", "read_cells"]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Section:
     name
         Name of the section.
     pooled
-        float32 (views, cells, regions, channels); NaN where a cell has no pixels.
+        float32 (views, cells, regions, channels), cells under spots only.
     spot
         int64 (cells,), the spot that holds each cell.
     counts
@@ -50,8 +50,45 @@ class Section:
     spot_pooled: np.ndarray
 
 
+def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:
+    """A section's training data; kept in the cache directory, so that a run that was killed goes on from there."""
+    import hashlib
+    import json
+    from dataclasses import asdict
+
+    from pastpy._settings import settings
+
+    # everything that the tokens depend on
+    made_from = [name, asdict(model.config), config.mpp, config.spot_diameter_um, [asdict(v) for v in views]]
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    path = settings.cache_dir / "train" / f"{name}-{digest}.npz"
+    if not path.is_file():
+        _save(load_section(name, folder, config, model, views), path)
+    return _load(name, path)
+
+
+def _save(section: Section, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished.npz")
+    counts = section.counts
+    np.savez(
+        unfinished, pooled=section.pooled, spot=section.spot, spot_pooled=section.spot_pooled, data=counts.data,
+        indices=counts.indices, indptr=counts.indptr, genes=np.array(section.genes, dtype=str),
+    )  # fmt: skip
+    unfinished.rename(path)
+
+
+def _load(name: str, path: Path) -> Section:
+    from scipy.sparse import csr_matrix
+
+    with np.load(path, allow_pickle=False) as f:
+        genes = f["genes"].tolist()
+        counts = csr_matrix((f["data"], f["indices"], f["indptr"]), shape=(len(f["indptr"]) - 1, len(genes)))
+        return Section(name, f["pooled"], f["spot"], counts, genes, f["spot_pooled"])
+
+
 def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:
-    """Read a section, find its nuclei and pool their tokens in every view.
+    """Read a section, find its nuclei and pool the tokens of those under spots, in every view.
 
     Raises
     ------
@@ -71,14 +108,14 @@ def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, view
     )
     segment_nuclei(sdata)
     cells, spots = sdata.tables[_keys.CELLS], sdata.tables[_keys.SPOTS]
-    inside = membership(
-        cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], config.spot_diameter_um / 2
-    ).tocoo()
+    inside = membership(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], config.spot_diameter_um / 2).tocoo()
     sdata.tables[_keys.CELLS] = cells[inside.col].copy()
+    pooled = np.stack([pooled_tokens(sdata, model, _keys.CELLS, view) for view in views])
+    seen = np.isfinite(pooled).all(axis=(0, 2, 3))
     return Section(
         name=name,
-        pooled=np.stack([pooled_tokens(sdata, model, _keys.CELLS, view) for view in views]),
-        spot=inside.row.astype(np.int64),
+        pooled=pooled[:, seen],
+        spot=inside.row.astype(np.int64)[seen],
         counts=spots.X.tocsr(),
         genes=spots.var_names.astype(str).tolist(),
         spot_pooled=pooled_tokens(sdata, model, _keys.SPOTS, views[0]),
@@ -121,9 +158,3 @@ def read_cells(folder: Path) -> tuple[csr_matrix, list[str]]:
         raise FileNotFoundError(f"{path} is missing; set single_cells=false to train without it")
     frame = pd.read_csv(path, index_col=0).drop(columns="cell_id")
     return csr_matrix(frame.to_numpy(dtype=np.float32)), frame.columns.astype(str).tolist()
-
-
-def without_missing(section: Section) -> Section:
-    """The section without cells that have no pixels in some view."""
-    keep = np.isfinite(section.pooled).all(axis=(0, 2, 3))
-    return replace(section, pooled=section.pooled[:, keep], spot=section.spot[keep])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from pastpy._settings import show_progress
 from pastpy.train.config import TrainConfig
 
 if TYPE_CHECKING:
-    import torch
     from scipy.sparse import csr_matrix
 
     from pastpy.models.past import PAST
@@ -64,7 +64,7 @@ def fit(
 
     from pastpy.train.augment import View, draw_view
     from pastpy.train.card import make_card
-    from pastpy.train.data import load_section, read_cells, without_missing
+    from pastpy.train.data import prepare_section, read_cells
 
     if not isinstance(config, TrainConfig):
         config = TrainConfig.from_json(config)
@@ -75,10 +75,8 @@ def fit(
     rng = np.random.default_rng(config.seed)
     backbone = _untrained(config, ["none"])
     views = {name: [View(), *(draw_view(rng) for _ in range(config.views))] for name in config.train_sections}
-    train = [without_missing(load_section(n, folder, config, backbone, views[n])) for n in config.train_sections]
-    validation = [
-        without_missing(load_section(n, folder, config, backbone, [View()])) for n in config.validation_sections
-    ]
+    train = [prepare_section(n, folder, config, backbone, views[n]) for n in config.train_sections]
+    validation = [prepare_section(n, folder, config, backbone, [View()]) for n in config.validation_sections]
     single_cells = read_cells(folder) if config.single_cells else None
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
     _initialise(model, train)
@@ -148,15 +146,18 @@ def _optimise(
     from lightning_fabric import Fabric
     from tqdm.auto import tqdm
 
-    from pastpy.train.card import variable_genes, validation_scores
+    from pastpy.train.card import validation_scores, variable_genes
     from pastpy.train.objective import Objective
 
     fabric = Fabric(accelerator="auto", devices=1)
     model.image_encoder.requires_grad_(False)
-    readout = [model.decoder.readout]
     rest = [p for p in model.trained_parameters() if p is not model.decoder.readout]
+    groups: list[dict[str, Any]] = [
+        {"params": [model.decoder.readout], "weight_decay": config.readout_decay},
+        {"params": rest},
+    ]
     optimizer = torch.optim.AdamW(
-        [{"params": readout, "weight_decay": config.readout_decay}, {"params": rest}],
+        groups,
         lr=config.learning_rate, weight_decay=config.weight_decay,
     )  # fmt: skip
     batches = Batches(model, config, train, single_cells)
@@ -221,7 +222,7 @@ class Batches:
     def __len__(self) -> int:
         return max(1, len(self.spots) // self.config.batch_spots)
 
-    def epoch(self, rng: np.random.Generator):  # noqa: ANN201
+    def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Every spot once, in random order."""
         order = rng.permutation(len(self.spots))
         for chosen in np.array_split(order, len(self)):

@@ -81,7 +81,7 @@ class Objective(nn.Module):
             profile = model.log_profile(self._expression_tokens(batch.cells, generator))
             share = profile[:, batch.cells_known].softmax(dim=1)
             losses["cells"] = nb_loss(batch.cells[:, batch.cells_known], share, theta[batch.cells_known])
-        losses["total"] = sum(self.weights[name] * value for name, value in losses.items())
+        losses["total"] = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
     def _expression_tokens(self, counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

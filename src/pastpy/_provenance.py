@@ -11,7 +11,7 @@ from pastpy import _keys
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_VERSIONS = ("pastpy", "torch", "timm", "spatialdata", "anndata")
+_VERSIONS = ("pastpy", "torch", "timm", "scikit-image", "scipy", "spatialdata", "anndata")
 
 
 def record(table: AnnData, function: str, parameters: Mapping[str, Any]) -> None:
