@@ -46,7 +46,7 @@ def test_the_caption_says_what_it_is_worth(sdata):
     virtual_stain(sdata, "HER2")
     text = past.pl.virtual_stain(sdata).get_supxlabel().replace("\n", " ")
     assert "Research use only" in text
-    assert "ERBB2 mRNA" in text
+    assert "ERBB2 mRNA of each cell, from none at 0.50 to full at 2.50" in text
     assert "r = 0.61 (same patient, validation section)" in text
 
 

@@ -498,6 +498,17 @@ def test_bad_input_changes_nothing(keywords, error, message):
     assert snapshot(sdata) == before
 
 
+def test_why_a_marker_cannot_be_drawn():
+    sdata = slide(expression={"CD3D": [np.nan] * 4, "CD3E": [1.0] * 4})
+    sdata.tables["cells"].uns["past"]["impute_expression"]["reference"]["q95"] = [3.0, 1.0]
+    with pytest.raises(KeyError) as raised:
+        virtual_stain(sdata, "CD3")
+    message = str(raised.value)
+    assert "['CD3G'] not in obsm" in message
+    assert "['CD3D'] unknown in every cell" in message
+    assert "['CD3E'] without a reference range" in message
+
+
 def test_without_a_reference_it_asks_for_one():
     sdata = slide(card=False)
     with pytest.raises(ValueError, match=r"no reference range.*pass reference="):

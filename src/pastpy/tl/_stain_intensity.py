@@ -135,18 +135,28 @@ def marker_stain(table: AnnData, marker: Marker, *, expression_key: str, referen
     predicted = [gene for gene in marker.genes if gene in frame.columns and frame[gene].notna().any()]
     genes = [gene for gene in predicted if gene in ranges.index]
     if not genes:
-        unknown = [gene for gene in marker.genes if gene not in predicted]
-        without = [gene for gene in predicted if gene not in ranges.index]
-        raise KeyError(
-            f"marker {marker.name!r} cannot be drawn:"
-            + (f" {unknown} not in obsm[{expression_key!r}] or never known (predict it with"
-               f" pastpy.tl.impute_expression(…, genes={unknown}));" if unknown else "")
-            + (f" {without} without a reference range (pass reference=);" if without else "")
-        )  # fmt: skip
+        raise KeyError(f"marker {marker.name!r} cannot be drawn: {_why_unusable(frame, marker.genes, expression_key)}")
     chosen = ranges.loc[genes]
     density = stain_density(frame[genes].to_numpy(dtype=float), chosen["low"].to_numpy(), chosen["high"].to_numpy())
     score, statement = _transfer(card.get("scores"), genes)
     return MarkerStain(marker, density, genes, chosen, score, statement)
+
+
+def _why_unusable(frame: DataFrame, genes: Sequence[str], expression_key: str) -> str:
+    """Which genes are absent, unknown to the model, or without a reference, and what to do about each."""
+    absent = [gene for gene in genes if gene not in frame.columns]
+    unknown = [gene for gene in genes if gene in frame.columns and frame[gene].isna().all()]
+    without = [gene for gene in genes if gene not in (*absent, *unknown)]
+    reasons = []
+    if absent:
+        reasons.append(
+            f"{absent} not in obsm[{expression_key!r}] (predict with pastpy.tl.impute_expression(…, genes={absent}))"
+        )
+    if unknown:
+        reasons.append(f"{unknown} unknown in every cell, as genes are that the model has never seen")
+    if without:
+        reasons.append(f"{without} without a reference range of some width (pass reference=)")
+    return "; ".join(reasons)
 
 
 def _card_reference(card: Mapping[str, Any]) -> DataFrame:

@@ -1,0 +1,108 @@
+"""From files to a saved model, on painted tissue whose genes follow what the nuclei look like."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import pastpy as past
+from pastpy.train import TrainConfig
+
+GENES = [f"GENE{i}" for i in range(12)]
+
+
+def write_section(folder, name: str, toy_sdata, seed: int) -> None:
+    """A section in her2st's files: spots of 40 µm, whose counts are the sum of the cells under them."""
+    sdata = toy_sdata(size=384, n_cells=200, mpp=0.69, seed=seed)
+    cells = sdata["cells"]
+    pixels = sdata["he"].data.compute().transpose(1, 2, 0)
+    root = folder / "her2st"
+    for part in ("images", "counts", "spots"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(root / "images" / f"{name}.jpg", quality=98)
+    centre = cells.obsm["spatial"] / 0.69
+    spots, counts = [], {}
+    rng = np.random.default_rng(seed)
+    for y in range(6):
+        for x in range(6):
+            at = np.array([x, y]) * 60.0 + 40
+            under = np.linalg.norm(centre - at, axis=1) < 29
+            spots.append({"x": x, "y": y, "pixel_x": at[0], "pixel_y": at[1], "selected": 1})
+            total = np.asarray(cells.X[under].sum(axis=0)).ravel()
+            counts[f"{x}x{y}"] = total + rng.poisson(1.0, len(GENES))
+    pd.DataFrame(spots).to_csv(root / "spots" / f"{name}_selection.tsv", sep="\t", index=False)
+    with gzip.open(root / "counts" / f"{name}.tsv.gz", "wt") as file:
+        pd.DataFrame(counts, index=GENES).T.to_csv(file, sep="\t")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, toy_sdata):
+    folder = tmp_path_factory.mktemp("data")
+    for seed, name in enumerate(["T1", "T2", "V1"]):
+        write_section(folder, name, toy_sdata, seed)
+    (folder / "xenium_breast_cells").mkdir()
+    rng = np.random.default_rng(0)
+    cells = pd.DataFrame(rng.poisson(4, (50, 8)), columns=GENES[:8])
+    cells.insert(0, "cell_id", range(50))
+    cells.to_csv(folder / "xenium_breast_cells" / "expr_mat_breast_demo.csv")
+    return folder
+
+
+@pytest.fixture
+def config() -> TrainConfig:
+    base = TrainConfig.from_json("past-mini")
+    return replace(
+        base,
+        model={**base.model, "name": "toy", "dim": 16, "embedding_dim": 8},
+        train_sections=("T1", "T2"),
+        validation_sections=("V1",),
+        spot_diameter_um=40.0,
+        views=1,
+        epochs=16,
+        batch_spots=12,
+        learning_rate=1e-2,
+    )
+
+
+def test_a_model_learns_and_is_saved(folder, config, tmp_path):
+    with past.settings.context(cache_dir=tmp_path / "cache"):
+        model = past.train.fit(config, tmp_path / "toy", data=folder, progress=False)
+        assert len(list((tmp_path / "cache" / "train").glob("*.npz"))) == 3
+        again = past.train.fit(config, tmp_path / "again", data=folder, progress=False)
+    scores = model.card.facts["scores"]
+    # two kinds of nuclei express two sets of genes: the image tells, another cell's image does not
+    assert scores["mean_r_variable"] > 0.4
+    assert abs(scores["mean_r_shuffled"]) < 0.25
+    assert scores["nb_deviance"] < scores["nb_deviance_gene_mean"]
+    assert again.card.facts["scores"] == scores, "the same seed gives the same model"
+    history = model.card.facts["history"]
+    assert history[-1]["image"] < history[0]["image"]
+    loaded = past.models.load(tmp_path / "toy")
+    assert loaded.card.facts == json.loads(json.dumps(model.card.facts))
+    assert set(loaded.card.genes.columns) == {"gene", "variable", "trusted", "validation_r", "q05", "q95"}
+    assert (loaded.card.genes["q05"] <= loaded.card.genes["q95"]).all()
+
+
+def test_missing_files_are_named(folder, config, tmp_path):
+    with (
+        past.settings.context(cache_dir=tmp_path),
+        pytest.raises(FileNotFoundError, match="T9"),
+    ):
+        past.train.fit(replace(config, train_sections=("T9",)), tmp_path / "m", data=folder, progress=False)
+    assert not (tmp_path / "m").exists()
+
+
+def test_configurations_are_checked(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{"model": {"name": "a"}, "lerning_rate": 1}')
+    with pytest.raises(ValueError, match="c.json is not a training configuration"):
+        TrainConfig.from_json(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        TrainConfig.from_json(path)
