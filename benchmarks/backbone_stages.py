@@ -3,8 +3,8 @@
     python benchmarks/backbone_stages.py --data ../shared/data
 
 Leave one section out over C2–C6; mean Pearson r over the 250 most variable genes of the training spots that are
-detected in a tenth of them. The ridge's α is the best of three by that same mean, which flatters all rows alike: the table
-compares features, it does not estimate accuracy. About five minutes on two cores.
+detected in a tenth of them. The ridge's α is the best of three by that same mean, which flatters all rows alike: the
+table compares features, it does not estimate accuracy. About five minutes on two cores.
 """
 
 from __future__ import annotations

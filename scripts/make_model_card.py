@@ -1,5 +1,6 @@
 """Write ``docs/model_card.md`` from the card that ``pastpy pretrain past-mini`` left beside the weights."""
 
+# ruff: noqa: E501 (the page's own lines)
 from __future__ import annotations
 
 import json
@@ -27,7 +28,7 @@ def main() -> None:
 | architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, in a ring of 10 µm and a context of 30 µm radius; expression encoder; cross-attention decoder with gene queries, negative binomial |
 | image | H&E, read at 0.5 µm/px |
 | vocabulary | {len(genes):,} gene symbols |
-| trained on | {", ".join(facts["train"])} |
+| trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |
 | validated on | {", ".join(facts["validation"])}: the same tumour; it decided when to stop |
 | licence | {facts["licence"]} |
 | command | `{facts["command"]} --data ../shared/data --out past-mini` |
@@ -66,7 +67,7 @@ Every gene's r is in `past.models.load("past-mini").card.genes`.
 - Spots of 100 µm supervise: how expression is divided among the cells of a spot is inferred, and has not been checked
   against single cells.
 - The interval of `uncertainty=True` holds counting noise and overdispersion, not the error on other tissue.
-- The joint space is trained on {s["n_spots"] * 4:,} spots or so: retrieval between modalities is weak.
+- The joint space is trained on {facts["n_train_spots"]:,} spots: retrieval between modalities is weak.
 - No Xenium image was seen: the Xenium cells trained the expression side alone.
 
 ## Tried

@@ -128,8 +128,8 @@ def _caption(entry: Mapping[str, Any] | None) -> str:
     known = f"r = {score:.2f} ({entry['statement']})" if np.isfinite(score) else str(entry["statement"])
     low, high = (float(np.mean(entry["reference"][end])) for end in ("low", "high"))
     return (
-        f"{_keys.RESEARCH_USE.capitalize()}. Brown: predicted {genes} mRNA of each cell, from none at {low:.2f} to full at "
-        f"{high:.2f} (log1p); no antibody was used. Predicted against measured: {known}."
+        f"{_keys.RESEARCH_USE.capitalize()}. Brown: predicted {genes} mRNA of each cell, from none at {low:.2f} "
+        f"to full at {high:.2f} (log1p); no antibody was used. Predicted against measured: {known}."
     )
 
 

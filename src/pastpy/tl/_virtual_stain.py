@@ -110,12 +110,14 @@ def virtual_stain(
 
     Examples
     --------
-    >>> import pandas as pd, pastpy as past
+    The spots of the shipped sample, which are fewer than its nuclei (for those, run ``past.pp.segment_nuclei`` first):
+
+    >>> import pastpy as past
     >>> sdata = past.datasets.breast_st()
-    >>> past.pp.segment_nuclei(sdata)
-    >>> past.tl.impute_expression(sdata, genes=["ERBB2"])  # doctest: +SKIP
-    >>> past.tl.virtual_stain(sdata, "HER2")  # doctest: +SKIP
-    >>> past.tl.h_score(sdata, "HER2")  # doctest: +SKIP
+    >>> past.tl.impute_expression(sdata, genes=["ERBB2"], modality="image", progress=False)
+    >>> past.tl.virtual_stain(sdata, "HER2")
+    >>> int(past.tl.h_score(sdata, "HER2").loc["all", "n_cells"])
+    49
     """
     from spatialdata.transformations import get_transformation
 

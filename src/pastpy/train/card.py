@@ -148,6 +148,8 @@ def make_card(
             f"same patient, validation section: mean r {top.mean():.2f} over the {len(genes)} most variable genes; "
             "not measured on another patient"
         ),
+        "n_train_spots": sum(x.counts.shape[0] for x in train),
+        "n_train_cells": sum(len(x.spot) for x in train),
         "depth": float(np.median(np.concatenate([_depth(s, model.gene_names) for s in train]))),
         "scores": {
             "n_spots": int(seen.sum()),
