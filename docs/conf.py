@@ -34,7 +34,7 @@ shutil.copytree(
     HERE.parent / "notebooks",
     HERE / "notebooks",
     dirs_exist_ok=True,
-    ignore=shutil.ignore_patterns(".ipynb_checkpoints"),
+    ignore=shutil.ignore_patterns(".ipynb_checkpoints", "*.zarr"),
 )
 
 # -- API pages --------------------------------------------------------------------------------------------------------
@@ -62,6 +62,12 @@ napoleon_use_rtype = False
 # inventories can be fetched, so that the pages build without a network.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!pastpy\.).*")]
+# Parts of the released model that docstrings name, and that no page shows.
+nitpick_ignore = [
+    ("py:class", "pastpy.models.released.ReleasedConfig"),
+    ("py:func", "pastpy.models.released_import.load_released"),
+    ("py:func", "pastpy.models.tokenizer.tokenize"),
+]
 if os.environ.get("READTHEDOCS") or os.environ.get("GITHUB_ACTIONS"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {
@@ -85,9 +91,12 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "ht
 myst_heading_anchors = 3
 # Notebooks are kept without outputs and run here: what a page shows is what today's code gives.
 nb_execution_mode = "auto"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+# Progress bars, and warnings of other packages with the paths of the machine that built the page.
+nb_output_stderr = "remove"
 
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import pkgutil
@@ -82,5 +83,7 @@ def test_python_on_pages_runs(page, tmp_path, monkeypatch):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
     assert blocks
     namespace: dict[str, object] = {}
-    for i, block in enumerate(blocks):
-        exec(compile(block, f"{page}, block {i + 1}", "exec"), namespace)
+    # a page may change settings for good; the tests after it shall not notice
+    with pastpy.settings.context(**dataclasses.asdict(pastpy.settings)):
+        for i, block in enumerate(blocks):
+            exec(compile(block, f"{page}, block {i + 1}", "exec"), namespace)

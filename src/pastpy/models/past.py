@@ -154,7 +154,7 @@ class PAST(nn.Module):
 
         encoder, mpp = self.image_encoder, self.config.target_mpp
         height, width = pixels.shape[-2:]
-        grids = encoder(pixels.to(self.device)).float().cpu().numpy()
+        grids = encoder(pixels.to(self.device)).detach().float().cpu().numpy()
         cell = UnitShapes(
             np.array([[width / 2, height / 2]]), np.array([NUCLEUS_RADIUS_UM / mpp]), np.zeros((0, 4)), np.zeros(2, int)
         )

@@ -48,6 +48,8 @@ def style() -> Iterator[None]:
 
     with mpl.rc_context(_RC):
         yield
+        interactive = mpl.is_interactive()
+    mpl.interactive(interactive)
 
 
 def new_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
