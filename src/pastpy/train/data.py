@@ -55,11 +55,16 @@ def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, v
     import hashlib
     import json
     from dataclasses import asdict
+    from importlib.metadata import version
 
     from pastpy._settings import settings
+    from pastpy.pp import NucleiParameters
 
-    # everything that the tokens depend on
-    made_from = [name, asdict(model.config), config.mpp, config.spot_diameter_um, [asdict(v) for v in views]]
+    # what the tokens depend on: another folder, other nuclei or another release must not find them
+    made_from = [
+        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), asdict(model.config), config.mpp,
+        config.spot_diameter_um, [asdict(v) for v in views],
+    ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     path = settings.cache_dir / "train" / f"{name}-{digest}.npz"
     if not path.is_file():
