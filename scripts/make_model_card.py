@@ -67,7 +67,8 @@ Every gene's r is in `past.models.load("past-mini").card.genes`.
 - Spots of 100 µm supervise: how expression is divided among the cells of a spot is inferred, and has not been checked
   against single cells.
 - The interval of `uncertainty=True` holds counting noise and overdispersion, not the error on other tissue.
-- The joint space is trained on {facts["n_train_spots"]:,} spots: retrieval between modalities is weak.
+- The joint space is trained on {facts["n_train_spots"]:,} spots: retrieval between modalities is weak
+  (see [decisions](decisions.md)).
 - No Xenium image was seen: the Xenium cells trained the expression side alone.
 
 ## Tried

@@ -66,7 +66,6 @@ def test_patients_into_cox(sample):
     assert "SIMULATED" in str(fitter.duration_col)
 
 
-@pytest.mark.xfail(strict=True, reason="past-mini: AUROC 0.69; the modality gap of its joint space is open")
 def test_x_past_does_not_tell_which_modality_was_there():
     """Half of the spots lose their counts: from ``X_past`` alone one must not see which."""
     spots = past.datasets.breast_st()

@@ -62,6 +62,7 @@ def fit(
     """
     import torch
 
+    from pastpy.train.align import align
     from pastpy.train.augment import View, draw_view
     from pastpy.train.card import make_card
     from pastpy.train.data import prepare_section, read_cells
@@ -81,7 +82,7 @@ def fit(
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
     _initialise(model, train)
     history = _optimise(model, config, train, validation, single_cells, rng, progress)
-    _centre(model, train)
+    align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history)
     model.save(out)
     return model
@@ -250,22 +251,3 @@ class Batches:
             cells=cells,
             cells_known=known,
         )
-
-
-def _centre(model: PAST, train: list[Section]) -> None:
-    """Move both modalities' embeddings to a common centre, so that the sum does not tell which ones were there.
-
-    References
-    ----------
-    Liang et al., Mind the gap, NeurIPS 2022, arXiv:2203.02053.
-    """
-    import torch
-
-    with torch.inference_mode():
-        pooled = torch.from_numpy(np.concatenate([s.pooled[0] for s in train]))
-        image = torch.cat([model.project_image(model.image_tokens(part)) for part in pooled.split(4096)])
-        expression = torch.cat(
-            [model.project_expression(model.encode_counts(s.counts, model.columns_of(s.genes))) for s in train]
-        )
-        model.image_centre += image.mean(dim=0)
-        model.expression_centre += expression.mean(dim=0)

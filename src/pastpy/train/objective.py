@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pastpy.models.past import PAST, join_tokens, pad_rows
 from pastpy.train.losses import info_nce, nb_loss, spot_share
 
-__all__ = ["Batch", "Objective"]
+__all__ = ["Batch", "Objective", "expression_tokens", "thinned"]
 
 
 @dataclass
@@ -64,7 +64,8 @@ class Objective(nn.Module):
         share = spot_share(model.log_profile(tokens).exp(), batch.spot, len(batch.counts), background, amount)
         losses = {"image": nb_loss(batch.counts, share, theta)}
 
-        seen = self._expression_tokens(batch.counts, generator)
+        # what a smaller panel at a lower depth would have measured of the same units
+        seen = expression_tokens(model, thinned(batch.counts, generator))
         cells = torch.bincount(batch.spot, minlength=len(batch.counts))[:, None, None].clamp(min=1)
         spot_tokens = tokens.new_zeros(len(batch.counts), *tokens.shape[1:]).index_add(0, batch.spot, tokens) / cells
         # half of the spots show their image too: the decoder learns to do with either modality or with both
@@ -78,17 +79,17 @@ class Objective(nn.Module):
             model.logit_scale.exp().clamp(max=100),
         )
         if batch.cells is not None and batch.cells_known is not None:
-            profile = model.log_profile(self._expression_tokens(batch.cells, generator))
+            profile = model.log_profile(expression_tokens(model, thinned(batch.cells, generator)))
             share = profile[:, batch.cells_known].softmax(dim=1)
             losses["cells"] = nb_loss(batch.cells[:, batch.cells_known], share, theta[batch.cells_known])
         losses["total"] = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
-    def _expression_tokens(self, counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Tokens of what a smaller panel at a lower depth would have measured of the same units."""
-        visible = thinned(counts, generator)
-        genes, values = pad_rows(csr_matrix(visible.numpy()), torch.arange(counts.shape[1]).numpy())
-        return self.model.cell_encoder(genes, values)
+
+def expression_tokens(model: PAST, counts: torch.Tensor) -> torch.Tensor:
+    """Expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes)."""
+    genes, values = pad_rows(csr_matrix(counts.numpy()), torch.arange(counts.shape[1]).numpy())
+    return model.cell_encoder(genes, values)
 
 
 def thinned(counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
