@@ -12,14 +12,19 @@ N, SHARED = 400, 2
 
 @pytest.fixture
 def paired():
-    """Two modalities that share two directions; the last coordinate of each only moves with the variant."""
+    """Two modalities that share two directions; the last coordinate of each only moves with the variant.
+
+    Groups do not differ: a difference between groups would be given up as a nuisance.
+    """
     g = torch.Generator().manual_seed(0)
-    shared = torch.randn(N, SHARED, generator=g)
+    shared = torch.randn(N // 4, 4, SHARED, generator=g)
+    shared = (shared - shared.mean(dim=0)).flatten(0, 1)
 
     def features(width: int, shift: float) -> torch.Tensor:
         mix = torch.zeros(width, SHARED)
         mix[:-1] = torch.linalg.qr(torch.randn(width - 1, SHARED, generator=g)).Q
-        clean = shared @ mix.T + 0.2 * torch.randn(N, width, generator=g)
+        noise = torch.randn(N // 4, 4, width, generator=g)
+        clean = shared @ mix.T + 0.2 * (noise - noise.mean(dim=0)).flatten(0, 1)
         moved = torch.zeros(width)
         moved[-1] = shift
         return torch.stack([clean, clean + moved, clean + 0.1 * torch.randn(N, width, generator=g)])
