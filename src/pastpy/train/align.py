@@ -48,13 +48,13 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
             images.append(image)
             transcriptomes.append(expression)
             groups.append(torch.full((image.shape[1],), group))
-    image, expression = nuisance_cca(
+    of_image, of_expression = nuisance_cca(
         torch.cat(images, dim=1), torch.cat(transcriptomes, dim=1), torch.cat(groups), model.config.embedding_dim
     )
     with torch.no_grad():
         for layer, centre, fitted in (
-            (model.image_projection, model.image_centre, image),
-            (model.cell_projection, model.expression_centre, expression),
+            (model.image_projection, model.image_centre, of_image),
+            (model.cell_projection, model.expression_centre, of_expression),
         ):
             layer.weight.copy_(fitted.weight.T)
             layer.bias.zero_()
