@@ -195,11 +195,22 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
         return check_mpp(mpp)
     stored = past_attrs(sdata).get(_keys.MPP, {}).get(image_key)
     if stored is None:
+        stored = _wsidata_mpp(sdata, image_key)
+    if stored is None:
         raise ValueError(
             f"µm/px of image {image_key!r} is unknown; pass mpp= (µm per level-0 pixel), or store it once with "
             f"sdata.attrs['past'] = {{'mpp': {{{image_key!r}: …}}}}"
         )
     return check_mpp(stored, f"sdata.attrs['past']['mpp'][{image_key!r}]")
+
+
+def _wsidata_mpp(sdata: SpatialData, image_key: str) -> float | None:
+    """What wsidata noted of its slide, if this image is the slide and not a thumbnail of it."""
+    noted = sdata.attrs.get("slide_properties")
+    if not isinstance(noted, dict) or image_key not in sdata.images:
+        return None
+    sizes = image_levels(sdata, image_key)[0].sizes
+    return noted.get("mpp") if list(noted.get("shape") or []) == [sizes["y"], sizes["x"]] else None
 
 
 def image_levels(sdata: SpatialData, image_key: str) -> list[DataArray]:

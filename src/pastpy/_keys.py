@@ -12,6 +12,8 @@ PAST = "past"
 
 #: ``sdata.attrs["past"]["mpp"][image_key]``: µm per level-0 pixel of an image.
 MPP = "mpp"
+#: ``sdata.attrs["past"]["objective_power"][image_key]``: magnification of the objective, e.g. 20.
+OBJECTIVE_POWER = "objective_power"
 #: ``sdata.attrs["past"]["added"]``: names of elements that pastpy wrote.
 ADDED = "added"
 

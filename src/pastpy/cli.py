@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     for name, text, run in (
-        ("embed", "embed every cell of a SpatialData store", _embed),
+        ("embed", "embed every cell of a SpatialData store or slide", _embed),
         ("impute", "predict every cell's expression", _impute),
         ("stain", "lay a virtual immunostain over the H&E", _stain),
     ):
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_store_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("store", type=Path, help="SpatialData zarr store with an H&E image")
+    command.add_argument("store", type=Path, help="SpatialData zarr store with an H&E image, or a slide file")
     command.add_argument("--out", type=Path, required=True, help="zarr store to write; must not exist")
     command.add_argument("--model", default="past-mini", help="bundled name or model folder (default: past-mini)")
     command.add_argument("--image-key", help="name of the image")
@@ -108,17 +108,16 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, PAST], object]) -> None:
     """Open the store, load the model, do the work, and write the result to ``--out`` in one piece."""
-    import spatialdata
-
     from pastpy.io import write_store
+    from pastpy.io._open import read_any
     from pastpy.tl._inputs import load_model
 
     if not args.store.exists():
-        raise FileNotFoundError(f"no SpatialData store at {str(args.store)!r}")
+        raise FileNotFoundError(f"no SpatialData store or slide at {str(args.store)!r}")
     if args.out.exists():
         raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
     model = load_model(args.model, args.device)
-    sdata = spatialdata.read_zarr(args.store)
+    sdata = read_any(args.store, mpp=args.mpp)
     if not sdata.tables and args.table_key is None:
         from pastpy.pp import segment_nuclei
 
