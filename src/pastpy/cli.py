@@ -112,12 +112,10 @@ def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, PAST], obje
     from pastpy.io._open import read_any
     from pastpy.tl._inputs import load_model
 
-    if not args.store.exists():
-        raise FileNotFoundError(f"no SpatialData store or slide at {str(args.store)!r}")
     if args.out.exists():
         raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
-    model = load_model(args.model, args.device)
     sdata = read_any(args.store, mpp=args.mpp)
+    model = load_model(args.model, args.device)
     if not sdata.tables and args.table_key is None:
         from pastpy.pp import segment_nuclei
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pastpy.io._resolution import check_plausible
+from pastpy.io._st_files import existing
 
 __all__ = ["Alignment", "affine_mpp", "fit_affine", "read_alignment"]
 
@@ -68,10 +69,8 @@ def read_alignment(path: Path, *, pixel_um: float) -> Alignment:
     ValueError
         If it is neither, or its affine cannot be an alignment.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"alignment {str(path)!r} is not a file; check the path")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with existing(path, "alignment").open(newline="", encoding="utf-8-sig") as file:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"alignment {path.name} is not a comma-separated text file ({error})") from error

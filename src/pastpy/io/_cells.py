@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pastpy import _keys
+from pastpy._cell_elements import cell_table
 from pastpy._elements import image_levels, level0_affine, transform_shapes
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
-__all__ = ["add_cells", "check_names", "planar_transformations", "replace_file"]
+__all__ = ["add_cells", "check_names", "replace_file"]
 
 
 def check_names(sdata: SpatialData, *names: str) -> None:
@@ -76,7 +76,8 @@ def add_cells(
     _check_on_image(sdata, image_key, centroids, source)
     table = None
     if table_key_added is not None:
-        table = _table(shapes, geometry, centroids, obs, mpp=mpp, region=key_added)
+        ids = shapes.index.to_numpy()
+        table = cell_table(ids, geometry, centroids, mpp=mpp, region=key_added, obs=obs)
     sdata.shapes[key_added] = shapes
     if table is not None:
         sdata.tables[table_key_added] = table
@@ -92,46 +93,6 @@ def _check_on_image(sdata: SpatialData, image_key: str, centroids: np.ndarray, s
             f"({sizes['x']}×{sizes['y']} px); in its pixels "
             f"they reach from ({low[0]:.0f}, {low[1]:.0f}) to ({high[0]:.0f}, {high[1]:.0f})"
         )
-
-
-def _table(
-    shapes: GeoDataFrame, geometry: np.ndarray, centroids: np.ndarray, obs: DataFrame | None, *, mpp: float, region: str
-) -> Any:
-    import pandas as pd
-    import shapely
-    from anndata import AnnData
-    from spatialdata.models import TableModel
-
-    columns = pd.DataFrame(
-        {
-            _keys.REGION: pd.Categorical([region] * len(shapes)),
-            _keys.INSTANCE_ID: shapes.index.to_numpy(),
-            _keys.AREA_UM2: shapely.area(geometry) * mpp**2,
-        },
-        index=shapes.index.astype(str).astype(object),
-    )
-    if obs is not None:
-        columns = columns.assign(**{name: obs[name].array for name in obs.columns if name not in columns})
-    table = AnnData(X=np.zeros((len(shapes), 0), dtype=np.float32), obs=columns)
-    table.obsm[_keys.SPATIAL] = centroids * mpp
-    return TableModel.parse(table, region=region, region_key=_keys.REGION, instance_key=_keys.INSTANCE_ID)
-
-
-def planar_transformations(element: Any) -> dict[str, Any]:
-    """An element's transformations to every coordinate system, for x and y only: shapes have no channels."""
-    from spatialdata import get_pyramid_levels
-    from spatialdata.transformations import Affine, Identity, get_transformation
-    from xarray import DataTree
-
-    if isinstance(element, DataTree):
-        element = next(iter(get_pyramid_levels(element)))
-    axes = ("x", "y")
-    planar: dict[str, Any] = {}
-    for system, transformation in get_transformation(element, get_all=True).items():
-        matrix = transformation.to_affine_matrix(input_axes=axes, output_axes=axes)
-        same = np.array_equal(matrix, np.eye(3))
-        planar[system] = Identity() if same else Affine(matrix, input_axes=axes, output_axes=axes)
-    return planar
 
 
 def replace_file(path: Path, text: Any) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pastpy.io._counts import are_counts, header_of, refuse_duplicates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +28,8 @@ _PATTERNS = {
     "fov_positions": "*fov_positions_file.csv",
     "polygons": "*polygons.csv",
 }
+#: What messages call the key of a cell.
+_CELL_KEY = "cell (fov_cell)"
 #: Rows of the counts table that are held as a dense block while it is read.
 _ROWS = 4096
 
@@ -70,26 +72,23 @@ def read_counts(path: Path) -> tuple[csr_matrix, pd.Index, list[str]]:
     import pandas as pd
     from scipy.sparse import csr_matrix, vstack
 
-    # The header is read apart: pandas would rename a gene that is there twice.
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        header = next(csv.reader(file), [])
+    header = header_of(path, ",")
     names = [name for name in header if name not in {FOV, CELL, "cell", "cell_id"}]
     if not {FOV, CELL} <= set(header) or not names:
         raise ValueError(f"{path.name} has no column {FOV!r}, {CELL!r} or no gene; got {header[:5]}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path.name} has the gene {next(n for n in names if names.count(n) > 1)!r} more than once")
+    refuse_duplicates(pd.Index(names, dtype=object), path.name, "gene")
     blocks, keys = [], []
     for block in pd.read_csv(path, chunksize=_ROWS):
         block = block[block[CELL] != 0]
         values = block[names].to_numpy(dtype=float)
-        if not ((values >= 0) & (values == np.floor(values)) & (values < 2**31)).all():  # NaN is wrong too
+        if not are_counts(values).all():
             raise ValueError(
                 f"{path.name} has values that are not counts; raw counts (non-negative integers) are needed"
             )
         blocks.append(csr_matrix(values.astype(np.int32)))
         keys.append(_keys_of(block, CELL, path))
     index = keys[0].append(keys[1:]) if keys else pd.Index([])
-    _refuse_duplicates(index, path)
+    refuse_duplicates(index, path.name, _CELL_KEY)
     return csr_matrix(vstack(blocks)) if blocks else csr_matrix((0, len(names)), dtype=np.int32), index, names
 
 
@@ -145,10 +144,5 @@ def _keys_of(table: DataFrame, cell: str, path: Path, *, unique: bool = True) ->
 
     keys = pd.Index(table[FOV].astype(int).astype(str) + "_" + table[cell].astype(int).astype(str), dtype=object)
     if unique:
-        _refuse_duplicates(keys, path)
+        refuse_duplicates(keys, path.name, _CELL_KEY)
     return keys
-
-
-def _refuse_duplicates(keys: pd.Index, path: Path) -> None:
-    if keys.has_duplicates:
-        raise ValueError(f"{path.name} has the cell {keys[keys.duplicated()][0]!r} (fov_cell) more than once")

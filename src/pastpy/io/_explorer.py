@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pastpy import _keys
+from pastpy._cell_elements import planar_transformations
 from pastpy._elements import require_spatialdata, table_of
-from pastpy.io._cells import check_names, planar_transformations, replace_file
+from pastpy.io._cells import check_names, replace_file
+from pastpy.io._groups import cell_ids, obs_column, palette
 from pastpy.io._resolution import check_plausible
+from pastpy.io._st_files import existing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,24 +122,16 @@ def write_xenium_explorer_groups(
     >>> import pastpy as past
     >>> past.io.write_xenium_explorer_groups(sdata, "groups.csv", groupby="past_label")  # doctest: +SKIP
     """
-    import pandas as pd
     from matplotlib.colors import to_hex
 
     table = table_of(data, table_key)
-    if groupby not in table.obs:
-        raise KeyError(f"no obs column {groupby!r}; this table has {list(table.obs.columns)}")
-    column = table.obs[groupby]
-    ids = (table.obs[_keys.INSTANCE_ID] if _keys.INSTANCE_ID in table.obs else table.obs_names.to_series()).astype(str)
+    column, ids = obs_column(table, groupby), cell_ids(table)
     if ids.duplicated().any():
         raise ValueError(f"cell id {ids[ids.duplicated()].iloc[0]!r} is there twice; make them unique")
     rows = np.flatnonzero(column.notna())
     if not len(rows):
         raise ValueError(f"no cell has a value in obs column {groupby!r}")
-    palette = table.uns.get(f"{groupby}_colors")
-    colours: dict[str, str] = {}
-    if palette is not None and isinstance(column.dtype, pd.CategoricalDtype):
-        named = zip(column.cat.categories, palette, strict=False)
-        colours = {str(name): to_hex(colour) for name, colour in named}
+    colours = {group: to_hex(colour) for group, colour in palette(table, groupby).items()}
 
     def lines() -> Iterator[str]:
         yield "cell_id,group,color\n" if colours else "cell_id,group\n"
@@ -154,10 +149,8 @@ def _quoted(cell: str) -> str:
 
 def _corners(path: Path) -> dict[str, np.ndarray]:
     """Corners (n, 2) in µm of each selection, in the order of the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"selections {str(path)!r} is not a file; check the path")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = existing(path, "selections").read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a text file ({error})") from error
     notes = [line.lstrip('#"').strip() for line in lines if line.lstrip('"').startswith("#")]

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._cell_elements import planar_transformations
 from pastpy._elements import require_spatialdata, resolve_image, resolve_mpp
-from pastpy.io._cells import add_cells, check_names, planar_transformations
+from pastpy.io._cells import add_cells, check_names
+from pastpy.io._st_files import existing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -104,10 +106,8 @@ def read_geojson(
 
 
 def _features(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"GeoJSON {str(path)!r} is not a file; check the path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(existing(path, "GeoJSON").read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} is not GeoJSON ({error}); is it complete?") from error
     if isinstance(content, Mapping):

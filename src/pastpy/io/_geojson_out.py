@@ -20,6 +20,7 @@ from pastpy._elements import (
     unit_geometry,
 )
 from pastpy.io._cells import replace_file
+from pastpy.io._groups import cell_ids, obs_column, palette
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -99,8 +100,7 @@ def write_geojson(
         np.isfinite(where.radius), shapely.buffer(where.geometry, where.radius, quad_segs=8), where.geometry
     )
     rows = np.flatnonzero(~shapely.is_missing(geometry))
-    ids = table.obs_names if _keys.INSTANCE_ID not in table.obs else table.obs[_keys.INSTANCE_ID].astype(str)
-    names = [str(i) for i in ids]
+    names = cell_ids(table).tolist()
 
     def features() -> Iterator[str]:
         yield '{"type": "FeatureCollection", "features": ['
@@ -134,14 +134,9 @@ def _labels(table: AnnData, label: str | None) -> tuple[list[str | None] | None,
 
     if label is None:
         return None, {}
-    if label not in table.obs:
-        raise KeyError(f"no obs column {label!r}; this table has {list(table.obs.columns)}")
-    column = table.obs[label]
-    palette = table.uns.get(f"{label}_colors")
-    colours = {}
-    if palette is not None and isinstance(column.dtype, pd.CategoricalDtype):
-        for name, colour in zip(column.cat.categories, palette, strict=False):
-            colours[str(name)] = {"color": [round(255 * c) for c in to_rgb(colour)]}
+    column = obs_column(table, label)
+    named = palette(table, label).items()
+    colours = {group: {"color": [round(255 * c) for c in to_rgb(colour)]} for group, colour in named}
     return [None if pd.isna(v) else str(v) for v in column], colours
 
 
@@ -149,10 +144,9 @@ def _values(table: AnnData, columns: Sequence[str], genes: Sequence[str], key: s
     """Measurements by name, float64 (n,)."""
     values = {}
     for name in columns:
-        if name not in table.obs:
-            raise KeyError(f"no obs column {name!r}; this table has {list(table.obs.columns)}")
+        column = obs_column(table, name)
         try:
-            values[name] = table.obs[name].to_numpy(dtype=float)
+            values[name] = column.to_numpy(dtype=float)
         except (TypeError, ValueError) as error:
             raise ValueError(f"obs column {name!r} is not numeric; pass it as label=, or leave it out") from error
     if len(genes):

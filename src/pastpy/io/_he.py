@@ -12,7 +12,7 @@ from pastpy import _keys
 from pastpy._elements import record_added, unit_geometry
 from pastpy._provenance import record
 from pastpy.io._affine import Alignment, affine_mpp, read_alignment
-from pastpy.io._resolution import check_plausible
+from pastpy.io._resolution import DIFFERS, FOREIGN, stated_mpp
 from pastpy.io._wsi import add_image, open_slide
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from pastpy.io._slide import Slide
 
 __all__ = ["HE", "add_he", "open_he"]
-
-#: Relative difference of the µm/px by the alignment and by the file that is worth a word, and that which shows that the
-#: alignment belongs to another image.
-_DIFFERS, _FOREIGN = 0.02, 0.10
 
 
 @dataclass(frozen=True)
@@ -70,23 +66,22 @@ def open_he(image: Path, alignment: Path, *, pixel_um: float, mpp: float | None)
     slide = open_slide(image)
     found = read_alignment(alignment, pixel_um=pixel_um)
     by_alignment = affine_mpp(found.matrix, pixel_um=pixel_um, name=alignment.name)
-    known = slide.mpp if mpp is None else (check_plausible(mpp, "mpp"),)
-    if known is not None:
-        stated = sum(known) / len(known)
+    stated = stated_mpp(mpp, slide.mpp)
+    if stated is not None:
         text = (
             f"by alignment {alignment.name} the H&E has {by_alignment:.4g} µm/px, "
             f"{image.name if mpp is None else 'mpp='} says {stated:.4g}"
         )
         off = abs(by_alignment / stated - 1)
-        if off > _FOREIGN:
+        if off > FOREIGN:
             raise ValueError(f"{text}; {_how_to_mend(pixel_um**2 / by_alignment / stated)}")
-        if off > _DIFFERS:
+        if off > DIFFERS:
             warnings.warn(f"{text}; the alignment's is used", UserWarning, stacklevel=3)
     return HE(slide, found, by_alignment)
 
 
 def _how_to_mend(inverted: float) -> str:
-    if abs(inverted - 1) < _FOREIGN:
+    if abs(inverted - 1) < FOREIGN:
         return "it fits if the matrix is inverted: it must map H&E pixels to the instrument's pixels"
     return "pass the image that the alignment was made with, at full resolution, or its true µm/px as mpp="
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._cell_elements import finest, planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
-from pastpy.io._cells import add_cells, check_names, planar_transformations
+from pastpy.io._cells import add_cells, check_names
 from pastpy.io._label_polygons import label_polygons
 from pastpy.io._resolution import check_plausible
 from pastpy.io._slide import DAMAGED
@@ -103,12 +104,7 @@ def read_labels(
 
 
 def _element_array(element: Any) -> np.ndarray:
-    from spatialdata import get_pyramid_levels
-    from xarray import DataTree
-
-    if isinstance(element, DataTree):
-        element = next(iter(get_pyramid_levels(element)))
-    return np.asarray(element.transpose("y", "x").data)
+    return np.asarray(finest(element).transpose("y", "x").data)
 
 
 def _load(labels: str | Path | np.ndarray, sdata: SpatialData) -> tuple[str, np.ndarray]:

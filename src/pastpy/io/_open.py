@@ -42,7 +42,7 @@ def read_any(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no slide or SpatialData store at {str(path)!r}; check the path")
+        raise FileNotFoundError(f"no SpatialData store or slide at {str(path)!r}; check the path")
     if not (path.is_dir() and is_store(path)):
         return read_wsi(path, mpp=mpp)
     sdata = _read_store(path)

@@ -6,7 +6,7 @@ import warnings
 
 from pastpy._elements import check_mpp
 
-__all__ = ["UM", "choose_mpp", "check_plausible"]
+__all__ = ["DIFFERS", "FOREIGN", "UM", "check_plausible", "choose_mpp", "stated_mpp"]
 
 #: Micrometres in a unit of length, by the names that OME and ImageJ use.
 UM = {
@@ -18,9 +18,11 @@ UM = {
 #: resolutions that cameras and editors write (72 to 300 dpi) read as 350 to 85.
 PLAUSIBLE = (0.02, 50.0)
 
-#: Relative difference of x and y, and of given and stored µm/px, that scanners' rounding explains.
+#: Relative difference of x and y that scanners' rounding explains.
 _ANISOTROPY = 0.01
-_DISAGREEMENT = 0.02
+#: Relative difference of µm/px from two sources that is worth a word, and that which shows that one of them belongs to
+#: another image.
+DIFFERS, FOREIGN = 0.02, 0.10
 
 
 def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: str) -> float:
@@ -48,7 +50,7 @@ def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: st
         mpp = check_plausible(given, f"mpp={given!r} for {name}")
         if stored is not None and all(_plausible(s) for s in stored):
             off = max(abs(s / mpp - 1) for s in stored)
-            if off > _DISAGREEMENT:
+            if off > DIFFERS:
                 warnings.warn(
                     f"{name} states {_text(stored)} µm/px, mpp={mpp:g} was given and is used; one of them is wrong",
                     UserWarning,
@@ -64,6 +66,13 @@ def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: st
             "pass mpp= if the file is wrong, or resample the image"
         )
     return (x + y) / 2
+
+
+def stated_mpp(given: float | None, stored: tuple[float, float] | None) -> float | None:
+    """µm/px to check another source by: ``given``, else the mean of what the file states in x and y."""
+    if given is not None:
+        return check_plausible(given, "mpp")
+    return None if stored is None else sum(stored) / 2
 
 
 def check_plausible(mpp: object, what: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["DAMAGED", "LazyLevel", "Slide", "as_rgb", "opaque"]
+__all__ = ["DAMAGED", "LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
 
 #: Side of a block in px, about: large enough to be worth a task, small enough that a field reads little in vain.
 BLOCK = 1024
@@ -120,6 +121,26 @@ def _window(key: Any, n: int) -> tuple[slice, Any]:
         return slice(0, 0), index.astype(int)
     index = np.where(index < 0, index + n, index)
     return slice(int(index.min()), int(index.max()) + 1), index - index.min()
+
+
+def one_plane(level: Array, axes: Sequence[str], channel: str) -> Array:
+    """A level as (c, y, x), whatever the order of its axes; all others have one entry, and a missing channel gets one.
+
+    Parameters
+    ----------
+    level
+        The level as stored.
+    axes
+        Name of each axis.
+    channel
+        Name of the axis of channels.
+    """
+    import dask.array as da
+
+    order = [axes.index(a) for a in (channel, "y", "x") if a in axes]
+    others = [i for i in range(level.ndim) if i not in order]
+    plane = da.transpose(level, [*others, *order])[(0,) * len(others)]
+    return plane if plane.ndim == 3 else plane[None]
 
 
 def opaque(pixels: np.ndarray) -> np.ndarray:

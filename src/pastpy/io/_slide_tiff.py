@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy.io._resolution import UM
-from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb
+from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb, one_plane
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPageSeries
@@ -141,8 +141,6 @@ def _quiet() -> Iterator[None]:
 
 def _lazy(path: Path, index: int, level: int, series: TiffPageSeries) -> Any:
     """A level as (3, y, x) dask array."""
-    import dask.array as da
-
     extra = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in "SCYX" and n > 1]
     if extra or ("S" in series.axes and "C" in series.axes and series.shape[series.axes.index("C")] > 1):
         raise ValueError(
@@ -153,13 +151,12 @@ def _lazy(path: Path, index: int, level: int, series: TiffPageSeries) -> Any:
     tile = tuple(sides.get(a, n) for a, n in zip(series.axes, series.shape, strict=True))
     array = TiffLevel(path, index, level, tuple(series.shape), series.dtype).to_dask(tile)
     channel = "S" if "S" in series.axes else "C"
-    order = [series.axes.index(a) for a in (channel, "Y", "X") if a in series.axes]
-    singletons = [i for i in range(array.ndim) if i not in order]
-    array = da.transpose(array, [*singletons, *order])[(0,) * len(singletons)]
-    if array.ndim == 2:
-        array = array[None]
     # A fourth channel of an array of separate channels is opacity in 8-bit pictures only; else it is fluorescence.
-    return as_rgb(array, path.name, alpha=channel == "S" or array.dtype == np.uint8)
+    return as_rgb(
+        one_plane(array, series.axes.lower(), channel.lower()),
+        path.name,
+        alpha=channel == "S" or array.dtype == np.uint8,
+    )
 
 
 def _resolution(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pastpy.io._resolution import UM
-from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb
+from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb, one_plane
 
 __all__ = ["multiscales_of", "open_zarr", "zarr_attributes"]
 
@@ -92,17 +92,12 @@ def _axes(image: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _lazy(path: Path, name: str, axes: list[str], array: Any) -> Any:
-    import dask.array as da
-
     sizes = dict(zip(axes, array.shape, strict=True))
     several = {a: n for a, n in sizes.items() if a not in "cyx" and n > 1}
     if several or not {"y", "x"} <= set(sizes):
         raise ValueError(f"slide {path.name} has axes {sizes}; expected one RGB image (c, y, x)")
     lazy = ZarrLevel(path, name, array.shape, array.dtype).to_dask(array.chunks)
-    order = [axes.index(a) for a in ("c", "y", "x") if a in axes]
-    singletons = [i for i in range(len(axes)) if i not in order]
-    lazy = da.transpose(lazy, [*singletons, *order])[(0,) * len(singletons)]
-    return as_rgb(lazy if lazy.ndim == 3 else lazy[None], path.name)
+    return as_rgb(one_plane(lazy, axes, "c"), path.name)
 
 
 def _resolution(image: Mapping[str, Any], axes: list[dict[str, Any]]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._elements import image_levels, record_added, set_mpp
-from pastpy.io._resolution import check_plausible
+from pastpy.io._resolution import DIFFERS, FOREIGN, stated_mpp
 from pastpy.io._wsi import add_image, open_slide
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ PITCH_UM = 100.0
 _COLUMN_UM, _ROW_UM = PITCH_UM / 2, PITCH_UM * np.sqrt(3) / 2
 #: What ``spot_diameter_fullres`` spans: Space Ranger states a spot of 65 µm, though 55 µm capture RNA.
 _STATED_DIAMETER_UM = 65.0
-
-_DIFFERS, _FOREIGN = 0.02, 0.10
 
 
 def read_scalefactors(path: Path, needed: tuple[str, ...]) -> dict[str, float]:
@@ -85,7 +83,7 @@ def pitch_mpp(array: np.ndarray, pixels: np.ndarray, *, diameter_px: float, name
             "are not those of this slide"
         )
     mpp = float(1 / np.sqrt(large * small))
-    if abs(mpp / by_diameter - 1) > _FOREIGN:
+    if abs(mpp / by_diameter - 1) > FOREIGN:
         warnings.warn(
             f"{name}: by the 100 µm between spots the image has {mpp:.4g} µm/px, by spot_diameter_fullres (65 µm) "
             f"{by_diameter:.4g}; the spots' distance is used",
@@ -129,15 +127,14 @@ def open_fullres(
                 f"image {path.name} has {width}×{height} px, the data were aligned to one of about "
                 f"{expected[0]:.0f}×{expected[1]:.0f}; pass the image that Space Ranger was given, at full resolution"
             )
-    known = slide.mpp if given is None else (check_plausible(given, "mpp"),)
-    if known is not None:
-        stated = sum(known) / len(known)
+    stated = stated_mpp(given, slide.mpp)
+    if stated is not None:
         off = abs(mpp / stated - 1)
         text = f"by the data the image has {mpp:.4g} µm/px, {path.name if given is None else 'mpp='} says {stated:.4g}"
         # A print resolution or an unset default in the file is no statement; one by the user is.
-        if off > _FOREIGN and given is not None:
+        if off > FOREIGN and given is not None:
             raise ValueError(f"{text}; one of them belongs to another image")
-        if off > _DIFFERS:
+        if off > DIFFERS:
             warnings.warn(f"{text}; the data's is used", UserWarning, stacklevel=4)
     return slide
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
+
+from pastpy.io._counts import are_counts, header_of, refuse_duplicates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +107,7 @@ def read_spots(path: Path) -> DataFrame:
     array = array.astype(np.int64)
     values = values.assign(x=array["x"], y=array["y"])
     values.index = pd.Index(array["x"].astype(str) + "x" + array["y"].astype(str), dtype=object)
-    _refuse_duplicates(values.index, f"spot table {path.name}", "spot")
+    refuse_duplicates(values.index, f"spot table {path.name}", "spot")
     return values
 
 
@@ -116,9 +116,7 @@ def read_counts(path: Path) -> tuple[csr_matrix, pd.Index, list[str]]:
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    # The header is read apart: pandas would rename a gene that is there twice.
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        header = next(csv.reader(file, delimiter="\t"), [])
+    header = header_of(path, "\t")
     if not header:
         raise ValueError(f"counts table {path.name} is empty")
     body = pd.read_csv(path, sep="\t", header=None, skiprows=1, index_col=0, dtype={0: str}, low_memory=False)
@@ -130,13 +128,13 @@ def read_counts(path: Path) -> tuple[csr_matrix, pd.Index, list[str]]:
             "tab-separated table with spots in rows, genes in columns and the spot key first"
         )
     genes, spot_ids = pd.Index(header, dtype=object), pd.Index(body.index, dtype=object)
-    _refuse_duplicates(genes, f"counts table {path.name}", "gene")
-    _refuse_duplicates(spot_ids, f"counts table {path.name}", "spot")
+    refuse_duplicates(genes, f"counts table {path.name}", "gene")
+    refuse_duplicates(spot_ids, f"counts table {path.name}", "spot")
     for gene, kind in zip(genes, body.dtypes, strict=True):
         if not pd.api.types.is_numeric_dtype(kind):
             raise ValueError(f"counts table {path.name}, gene {gene!r}: values must be numbers")
     values = body.to_numpy()
-    wrong = ~((values >= 0) & (values == np.floor(values)) & (values < 2**31))  # NaN is wrong too
+    wrong = ~are_counts(values)
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
@@ -144,10 +142,3 @@ def read_counts(path: Path) -> tuple[csr_matrix, pd.Index, list[str]]:
             "count; raw counts (non-negative integers) are needed"
         )
     return csr_matrix(values.astype(np.int32)), spot_ids, list(genes)
-
-
-def _refuse_duplicates(index: pd.Index, where: str, what: str) -> None:
-    if index.has_duplicates:
-        raise ValueError(
-            f"{where} has the {what} {index[index.duplicated()].tolist()[0]!r} more than once; make it unique"
-        )

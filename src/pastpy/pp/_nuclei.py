@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._cell_elements import cell_table, planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
 from pastpy._provenance import record
 from pastpy._settings import show_progress
@@ -226,47 +227,17 @@ def _elements(
     sdata: SpatialData, nuclei: DataFrame, image_key: str, shapes_key: str, mpp: float
 ) -> tuple[GeoDataFrame, AnnData]:
     import geopandas as gpd
-    import pandas as pd
     import shapely
-    from anndata import AnnData
-    from spatialdata.models import ShapesModel, TableModel
+    from spatialdata.models import ShapesModel
 
     ids = np.arange(1, len(nuclei) + 1)
     polygons = nuclei["geometry"].to_numpy()
     shapes = ShapesModel.parse(
-        gpd.GeoDataFrame(geometry=polygons, index=ids), transformations=_planar_transformations(sdata, image_key)
+        gpd.GeoDataFrame(geometry=polygons, index=ids), transformations=planar_transformations(sdata.images[image_key])
     )
-    obs = pd.DataFrame(
-        {
-            _keys.REGION: pd.Categorical([shapes_key] * len(ids)),
-            _keys.INSTANCE_ID: ids,
-            _keys.AREA_UM2: shapely.area(polygons) * mpp**2,
-            "eccentricity": nuclei["eccentricity"].to_numpy(),
-            "haematoxylin_od": nuclei["haematoxylin_od"].to_numpy(),
-        },
-        index=ids.astype(str).astype(object),
-    )
-    table = AnnData(X=np.zeros((len(ids), 0), dtype=np.float32), obs=obs)
-    table.obsm[_keys.SPATIAL] = shapely.get_coordinates(shapely.centroid(polygons)) * mpp
-    return shapes, TableModel.parse(table, region=shapes_key, region_key=_keys.REGION, instance_key=_keys.INSTANCE_ID)
-
-
-def _planar_transformations(sdata: SpatialData, image_key: str) -> dict[str, Any]:
-    """The image's transformations to every coordinate system, for x and y only: shapes have no channels."""
-    from spatialdata import get_pyramid_levels
-    from spatialdata.transformations import Affine, Identity, get_transformation
-    from xarray import DataArray
-
-    image = sdata.images[image_key]
-    if not isinstance(image, DataArray):
-        image = next(iter(get_pyramid_levels(image)))
-    axes = ("x", "y")
-    planar: dict[str, Any] = {}
-    for system, transformation in get_transformation(image, get_all=True).items():
-        matrix = transformation.to_affine_matrix(input_axes=axes, output_axes=axes)
-        same = np.array_equal(matrix, np.eye(3))
-        planar[system] = Identity() if same else Affine(matrix, input_axes=axes, output_axes=axes)
-    return planar
+    centroids = shapely.get_coordinates(shapely.centroid(polygons))
+    further = nuclei[["eccentricity", "haematoxylin_od"]]
+    return shapes, cell_table(ids, polygons, centroids, mpp=mpp, region=shapes_key, obs=further)
 
 
 def _write(sdata: SpatialData, shapes: GeoDataFrame, shapes_key: str, table: AnnData, table_key: str) -> None:

@@ -22,8 +22,6 @@ SHIFT = 1000.0
 RIDGE = 0.05
 #: Thinned copies of every spot's counts.
 THINNED = 3
-#: A spot with fewer nuclei says nothing about nuclei.
-MIN_CELLS = 3
 
 
 @dataclass
@@ -114,7 +112,9 @@ def nuisance_cca(
 
 def _variants(model: PAST, section: Section, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Flat tokens of a section's spots: images (1 + views, n, p) and transcriptomes (1 + THINNED, n, q)."""
+    from pastpy.train.data import MIN_CELLS
     from pastpy.train.loop import aligned_counts
+    from pastpy.train.losses import spot_mean
     from pastpy.train.objective import expression_tokens, thinned
 
     cells = np.bincount(section.spot, minlength=section.counts.shape[0])
@@ -123,8 +123,7 @@ def _variants(model: PAST, section: Section, generator: torch.Generator) -> tupl
     spot = torch.from_numpy(section.spot)
     for pooled in section.pooled:
         tokens = torch.cat([model.image_tokens(part).flatten(1) for part in torch.from_numpy(pooled).split(4096)])
-        total = torch.zeros(len(cells), tokens.shape[1]).index_add(0, spot, tokens)
-        images.append(total[usable] / torch.from_numpy(cells[usable, None]))
+        images.append(spot_mean(tokens, spot, len(cells))[usable])
     counts = torch.from_numpy(aligned_counts(section.counts, section.genes, model.gene_names)[usable])
     seen = [counts, *(thinned(counts, generator) for _ in range(THINNED))]
     return torch.stack(images), torch.stack([expression_tokens(model, c).flatten(1) for c in seen])

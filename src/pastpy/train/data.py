@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from pastpy.train.augment import View
     from pastpy.train.config import TrainConfig
 
-__all__ = ["Section", "load_section", "pooled_tokens", "prepare_section", "read_cells"]
+__all__ = ["MIN_CELLS", "Section", "load_section", "pooled_tokens", "prepare_section", "read_cells"]
+
+#: A spot in which fewer nuclei were found says nothing about nuclei.
+MIN_CELLS = 3
 
 
 @dataclass

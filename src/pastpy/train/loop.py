@@ -12,6 +12,7 @@ import numpy as np
 
 from pastpy._settings import show_progress
 from pastpy.train.config import TrainConfig
+from pastpy.train.data import MIN_CELLS
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -211,8 +212,9 @@ class Batches:
         self.config, self.train = config, train
         self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
         self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
-        # a spot in which hardly a nucleus was found says nothing about nuclei
-        self.spots = [(a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= 3]
+        self.spots = [
+            (a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= MIN_CELLS
+        ]
         self.cells = self.known = None
         if single_cells is not None:
             counts, genes = single_cells

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from pastpy.models.nb import nb_log_likelihood
 
-__all__ = ["info_nce", "nb_loss", "spot_share"]
+__all__ = ["info_nce", "nb_loss", "spot_mean", "spot_share"]
 
 
 def info_nce(image: torch.Tensor, expression: torch.Tensor, logit_scale: torch.Tensor) -> torch.Tensor:
@@ -46,7 +46,18 @@ def spot_share(
     amount
         Scalar: counts of the background, in cells.
     """
-    total = torch.zeros(n_spots, cell_share.shape[1], dtype=cell_share.dtype, device=cell_share.device)
-    total = total.index_add(0, spot, cell_share)
-    cells = torch.bincount(spot, minlength=n_spots).to(total.dtype)[:, None]
+    total, cells = _sums(cell_share, spot, n_spots)
     return (total + amount * background) / (cells + amount)
+
+
+def spot_mean(values: torch.Tensor, spot: torch.Tensor, n_spots: int) -> torch.Tensor:
+    """Mean of the cells' values (n, …) in each spot, (n_spots, …); 0 in a spot without cells."""
+    total, cells = _sums(values, spot, n_spots)
+    return total / cells.clamp(min=1)
+
+
+def _sums(values: torch.Tensor, spot: torch.Tensor, n_spots: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of the cells' values in each spot, and their number, shaped to divide it."""
+    total = values.new_zeros(n_spots, *values.shape[1:]).index_add(0, spot, values)
+    cells = torch.bincount(spot, minlength=n_spots).to(total.dtype)
+    return total, cells.view(-1, *[1] * (values.ndim - 1))

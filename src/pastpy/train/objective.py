@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pastpy.models.past import PAST, join_tokens, pad_rows
-from pastpy.train.losses import info_nce, nb_loss, spot_share
+from pastpy.train.losses import info_nce, nb_loss, spot_mean, spot_share
 
 __all__ = ["Batch", "Objective", "expression_tokens", "thinned"]
 
@@ -66,8 +66,7 @@ class Objective(nn.Module):
 
         # what a smaller panel at a lower depth would have measured of the same units
         seen = expression_tokens(model, thinned(batch.counts, generator))
-        cells = torch.bincount(batch.spot, minlength=len(batch.counts))[:, None, None].clamp(min=1)
-        spot_tokens = tokens.new_zeros(len(batch.counts), *tokens.shape[1:]).index_add(0, batch.spot, tokens) / cells
+        spot_tokens = spot_mean(tokens, batch.spot, len(batch.counts))
         # half of the spots show their image too: the decoder learns to do with either modality or with both
         joined, _ = join_tokens(seen, spot_tokens)
         padding = torch.zeros(joined.shape[:2], dtype=torch.bool)
