@@ -237,3 +237,19 @@ def test_impossible_pixel_size_and_unknown_option(bundle):
     (bundle / "experiment.xenium").write_text('{"pixel_size": -1}')
     with pytest.raises(ValueError, match="pixel_size"):
         past.io.read_xenium(bundle)
+
+
+def test_a_run_with_its_he_goes_straight_into_the_model(bundle):
+    matrix = he_to_dapi(degrees=90)
+    image, _ = paint(bundle, matrix)
+    write_matrix(bundle / "align.csv", matrix)
+    sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False)
+    past.tl.embed(sdata, progress=False)
+    past.tl.impute_expression(sdata, genes=["ERBB2", "KRT8"], progress=False)
+    table = sdata.tables["table"]
+    measured = np.asarray(table.X.sum(axis=1)).ravel() > 0
+    assert table.uns["past"]["embed"]["image_key"] == "he"
+    assert np.isfinite(table.obsm["X_past_image"]).all()
+    assert np.isfinite(table.obsm["X_past_expression"]).all(axis=1).mean() > 0.5
+    assert not np.isfinite(table.obsm["X_past_expression"][~measured]).any()
+    assert np.isfinite(table.obsm["past_expression"].to_numpy()).all()
