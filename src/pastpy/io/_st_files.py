@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,12 +41,12 @@ def read_image(path: Path | IO[bytes], *, name: str = "") -> np.ndarray:
     ValueError
         If the file is no image, is not 8-bit grey or colour, or has more than 2³¹ pixels.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     with _large_images_allowed():
         try:
             opened = Image.open(path)
-        except UnidentifiedImageError as error:
+        except (OSError, SyntaxError, struct.error) as error:  # UnidentifiedImageError is an OSError
             raise ValueError(f"image {name} is not a JPEG, PNG or TIFF that can be read") from error
         with opened:
             width, height = opened.size
@@ -56,7 +57,10 @@ def read_image(path: Path | IO[bytes], *, name: str = "") -> np.ndarray:
                 )
             if opened.mode not in {"RGB", "RGBA", "L", "P"}:
                 raise ValueError(f"image {name} has mode {opened.mode!r}; expected 8-bit RGB, convert it first")
-            return np.asarray(opened.convert("RGB"))
+            try:
+                return np.asarray(opened.convert("RGB"))
+            except (OSError, SyntaxError, ValueError, struct.error) as error:  # Pillow's own, for a file cut short
+                raise ValueError(f"image {name} cannot be decoded ({error}); is it complete?") from error
 
 
 @contextmanager

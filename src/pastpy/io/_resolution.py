@@ -1,0 +1,85 @@
+"""µm per pixel of a slide: what the file says, what the user says, and whether either can be."""
+
+from __future__ import annotations
+
+import warnings
+
+from pastpy._elements import check_mpp
+
+__all__ = ["UM", "choose_mpp", "check_plausible"]
+
+#: Micrometres in a unit of length, by the names that OME and ImageJ use.
+UM = {
+    "nm": 1e-3, "nanometer": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
+    "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6, "inch": 25400.0, "in": 25400.0,
+}  # fmt: skip
+
+#: µm/px of tissue images. A 100× objective gives about 0.06; at 50 a nucleus is a fraction of a pixel, while the print
+#: resolutions that cameras and editors write (72 to 300 dpi) read as 350 to 85.
+PLAUSIBLE = (0.02, 50.0)
+
+#: Relative difference of x and y, and of given and stored µm/px, that scanners' rounding explains.
+_ANISOTROPY = 0.01
+_DISAGREEMENT = 0.02
+
+
+def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: str) -> float:
+    """µm per level-0 pixel of a file: ``given``, else what it stores.
+
+    Parameters
+    ----------
+    given
+        What the user says.
+    stored
+        µm/px in x and y as the file states them.
+    name
+        What messages call the file.
+
+    Returns
+    -------
+    µm/px. A given value that differs from a believable stored one by more than 2 % is taken, with a warning.
+
+    Raises
+    ------
+    ValueError
+        If neither is known, or the value is implausible, or (with nothing given) the pixels are not square.
+    """
+    if given is not None:
+        mpp = check_plausible(given, f"mpp={given!r} for {name}")
+        if stored is not None and all(_plausible(s) for s in stored):
+            off = max(abs(s / mpp - 1) for s in stored)
+            if off > _DISAGREEMENT:
+                warnings.warn(
+                    f"{name} states {_text(stored)} µm/px, mpp={mpp:g} was given and is used; one of them is wrong",
+                    UserWarning,
+                    stacklevel=4,
+                )
+        return mpp
+    if stored is None:
+        raise ValueError(f"{name} does not state its µm/px; pass mpp= (µm per level-0 pixel)")
+    x, y = (check_plausible(s, f"{name} states µm/px that") for s in stored)
+    if abs(x / y - 1) > _ANISOTROPY:
+        raise ValueError(
+            f"{name} states pixels that are not square, {_text(stored)} µm/px in x and y; pastpy needs square ones: "
+            "pass mpp= if the file is wrong, or resample the image"
+        )
+    return (x + y) / 2
+
+
+def check_plausible(mpp: object, what: str) -> float:
+    """Return ``mpp`` as a float if a tissue image can have it, else raise ``ValueError``."""
+    value = check_mpp(mpp, what)
+    if not _plausible(value):
+        raise ValueError(
+            f"{what} cannot be: {value:g} µm/px, where tissue images have {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}; pass "
+            "mpp= in µm per level-0 pixel"
+        )
+    return value
+
+
+def _plausible(value: float) -> bool:
+    return PLAUSIBLE[0] <= value <= PLAUSIBLE[1]
+
+
+def _text(stored: tuple[float, float]) -> str:
+    return f"{stored[0]:g}" if stored[0] == stored[1] else f"{stored[0]:g} × {stored[1]:g}"

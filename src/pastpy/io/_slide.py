@@ -1,0 +1,165 @@
+"""A slide file as lazy pyramid levels with what the file says of its resolution."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dask.array import Array
+
+__all__ = ["DAMAGED", "LazyLevel", "Slide", "as_rgb", "opaque"]
+
+#: Side of a block in px, about: large enough to be worth a task, small enough that a field reads little in vain.
+BLOCK = 1024
+
+#: What the decoders below raise for bytes that are not what the header promises.
+DAMAGED = (OSError, ValueError, RuntimeError, IndexError, KeyError, TypeError, EOFError, SyntaxError, struct.error)
+
+
+@dataclass(frozen=True)
+class Slide:
+    """What every reader of slide files gives.
+
+    Attributes
+    ----------
+    levels
+        Lazy arrays (3, height, width), uint8 or uint16, level 0 first.
+    mpp
+        µm per level-0 pixel in x and y as the file states them, ``None`` where it does not.
+    objective_power
+        Magnification of the objective as the file states it, e.g. 20.
+    format
+        Name of the format, for messages.
+    """
+
+    levels: list[Array]
+    mpp: tuple[float, float] | None
+    objective_power: float | None
+    format: str
+
+
+class LazyLevel:
+    """One level of a slide as an array that reads what it is sliced for; base of the formats' own.
+
+    Dask hands a consumer's slice down to it, so a field reads its own pixels and not the whole blocks it touches. An
+    instance can be sent to another process: the open file stays behind, and is opened again there.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shape
+        Shape of the level.
+    dtype
+        Type of a pixel.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+        self.path, self.shape, self.dtype = path, shape, np.dtype(dtype)
+        self._source: Any = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def open(self) -> Any:
+        """Open the file; called once in a process."""
+        raise NotImplementedError
+
+    def read(self, source: Any, window: tuple[slice, ...]) -> np.ndarray:
+        """Pixels of a window (slices with start and stop, step 1)."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
+        window, rest = zip(*(_window(k, n) for k, n in zip(key, self.shape, strict=True)), strict=True)
+        sides = [w.stop - w.start for w in window]
+        if 0 in sides:
+            return np.empty(sides, self.dtype)
+        try:
+            if self._source is None:
+                self._source = self.open()
+            pixels = self.read(self._source, window)
+        except DAMAGED as error:
+            raise ValueError(f"slide {self.path.name}: its pixels cannot be read ({error}); is it damaged?") from error
+        for axis in reversed(range(self.ndim)):  # an index of one axis at a time, as dask means it
+            pixels = pixels[(slice(None),) * axis + (rest[axis],)]
+        return pixels
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+    def to_dask(self, tile: tuple[int, ...]) -> Array:
+        """As dask array, in blocks of whole tiles."""
+        import dask.array as da
+        from dask.base import tokenize
+
+        blocks = tuple(
+            n if t >= n else min(n, t * max(1, round(BLOCK / t))) for t, n in zip(tile, self.shape, strict=True)
+        )
+        token = tokenize(type(self).__name__, str(self.path), self.path.stat().st_mtime_ns, vars(self).get("level"))
+        return da.from_array(self, chunks=blocks, name=f"slide-{token}", meta=np.empty((0,), self.dtype))
+
+
+def _window(key: Any, n: int) -> tuple[slice, Any]:
+    """The range that an index needs, and what is left to do within it."""
+    if isinstance(key, slice):
+        start, stop, step = key.indices(n)
+        if step < 0:
+            return _window(np.arange(start, stop, step), n)
+        return slice(start, max(start, stop)), slice(None, None, step)
+    index = np.asarray(key)
+    if index.dtype == bool:
+        index = np.flatnonzero(index)
+    if index.size == 0:
+        return slice(0, 0), index.astype(int)
+    index = np.where(index < 0, index + n, index)
+    return slice(int(index.min()), int(index.max()) + 1), index - index.min()
+
+
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """RGBA (4, h, w) laid over white, (3, h, w): what was never scanned is glass, not black."""
+    alpha = pixels[3]
+    top = np.iinfo(pixels.dtype).max
+    if (alpha == top).all():
+        return pixels[:3]
+    share = alpha.astype(np.float32) / top
+    return np.round(pixels[:3] * share + top * (1 - share)).astype(pixels.dtype)
+
+
+def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
+    """A (c, y, x) level as three colour channels: grey is repeated, RGBA is laid over white.
+
+    Parameters
+    ----------
+    level
+        One, three or four channels of uint8 or uint16.
+    name
+        What messages call the file.
+    alpha
+        Whether a fourth channel is opacity.
+
+    Raises
+    ------
+    ValueError
+        If the channels are not those of a brightfield image.
+    """
+    import dask.array as da
+
+    if level.dtype not in (np.dtype("uint8"), np.dtype("uint16")):
+        raise ValueError(f"slide {name} has {level.dtype} pixels; expected 8- or 16-bit unsigned integers: convert it")
+    channels = level.shape[0]
+    if channels == 3:
+        return level.rechunk({0: 3})
+    if channels == 1:
+        return da.concatenate([level] * 3).rechunk({0: 3})
+    if channels == 4 and alpha:
+        return level.rechunk({0: 4}).map_blocks(opaque, chunks=(3, *level.chunks[1:]), dtype=level.dtype)
+    raise ValueError(
+        f"slide {name} has {channels} channels; expected a brightfield image with 1 (grey), 3 (RGB) or 4 (RGBA)"
+    )

@@ -1,0 +1,204 @@
+"""TIFF through tifffile: OME-TIFF, ImageJ, and plain files, pyramidal or not, tiled or in strips."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pastpy.io._resolution import UM
+from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPageSeries
+
+__all__ = ["TIFF_MAGIC", "check_complete", "open_tiff"]
+
+#: First bytes of TIFF and BigTIFF, in either byte order.
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def open_tiff(path: Path) -> Slide:
+    """Open a TIFF file; its image is the series with the most pixels.
+
+    Raises
+    ------
+    ValueError
+        If the file is no TIFF, ends before its pixels do, or holds no brightfield image.
+    """
+    import tifffile
+
+    try:
+        with _quiet(), tifffile.TiffFile(path) as file:
+            size, reach = file.filehandle.size, _reach(file)
+            _refuse_truncated(path, size, reach)
+            index, series = _largest(file, path)
+            levels = [_lazy(path, index, i, level) for i, level in enumerate(series.levels)]
+            mpp, power, kind = _resolution(file, index, series)
+    except DAMAGED as error:
+        if str(error).startswith("slide "):
+            raise
+        raise ValueError(f"slide {path.name} is not a TIFF that can be read ({error}); is it complete?") from error
+    return Slide(levels=levels, mpp=mpp, objective_power=power, format=kind)
+
+
+def check_complete(path: Path) -> None:
+    """Refuse a TIFF that ends before the last page or tile it promises: a broken download opens without complaint.
+
+    A file that only its own scanner's library understands passes.
+
+    Raises
+    ------
+    ValueError
+        If it ends early; the message names the file.
+    """
+    import tifffile
+
+    try:
+        with _quiet(), tifffile.TiffFile(path) as file:
+            size, reach = file.filehandle.size, _reach(file)
+    except DAMAGED:
+        return
+    _refuse_truncated(path, size, reach)
+
+
+class TiffLevel(LazyLevel):
+    """A level read through tifffile's Zarr view of it, axes as stored."""
+
+    def __init__(self, path: Path, series: int, level: int, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(path, shape, dtype)
+        self.series, self.level = series, level
+
+    def open(self) -> Any:
+        """Open the file; the view keeps it open."""
+        import tifffile
+        import zarr
+
+        with _quiet():
+            file = tifffile.TiffFile(self.path)
+            store = file.series[self.series].aszarr(level=self.level)
+        weakref.finalize(self, file.close)
+        return zarr.open_array(store, mode="r")
+
+    def read(self, source: Any, window: tuple[slice, ...]) -> np.ndarray:
+        """Pixels of a window."""
+        return np.asarray(source[window])
+
+
+def _largest(file: TiffFile, path: Path) -> tuple[int, TiffPageSeries]:
+    def area(series: TiffPageSeries) -> int:
+        sizes = dict(zip(series.axes, series.shape, strict=True))
+        return sizes.get("Y", 0) * sizes.get("X", 0)
+
+    index = max(range(len(file.series)), key=lambda i: area(file.series[i]), default=None)
+    if index is None or area(file.series[index]) == 0:
+        raise ValueError(f"slide {path.name} holds no image")
+    return index, file.series[index]
+
+
+def _reach(file: TiffFile) -> int:
+    """How far into the file its pages and tiles reach, in bytes."""
+    pages = file.pages
+    len(pages)  # walks the chain of pages, as far as it goes
+    reach = 0
+    if pages.next_page_offset is not None:
+        file.filehandle.seek(pages.next_page_offset)
+        reach = int.from_bytes(file.filehandle.read(file.tiff.offsetsize), "little" if file.byteorder == "<" else "big")
+    for series in file.series:
+        for page in (page for level in series.levels for page in level.pages if page is not None):
+            ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
+            reach = max(reach, int(ends.max(initial=0)))
+    return reach
+
+
+def _refuse_truncated(path: Path, size: int, reach: int) -> None:
+    if reach > size:
+        raise ValueError(
+            f"slide {path.name} is truncated: it has {size} bytes, its pages and tiles reach to byte {reach}; copy or "
+            "download it again"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines of tifffile's: what matters of them is raised, in one message."""
+    import tifffile
+
+    logger = tifffile.logger()
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _lazy(path: Path, index: int, level: int, series: TiffPageSeries) -> Any:
+    """A level as (3, y, x) dask array."""
+    import dask.array as da
+
+    extra = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in "SCYX" and n > 1]
+    if extra or ("S" in series.axes and "C" in series.axes and series.shape[series.axes.index("C")] > 1):
+        raise ValueError(
+            f"slide {path.name} has axes {series.axes} of sizes {series.shape}; expected one RGB image: extract it"
+        )
+    page = series.keyframe
+    sides = {"Y": page.tilelength or page.rowsperstrip or 512, "X": page.tilewidth or page.imagewidth}
+    tile = tuple(sides.get(a, n) for a, n in zip(series.axes, series.shape, strict=True))
+    array = TiffLevel(path, index, level, tuple(series.shape), series.dtype).to_dask(tile)
+    channel = "S" if "S" in series.axes else "C"
+    order = [series.axes.index(a) for a in (channel, "Y", "X") if a in series.axes]
+    singletons = [i for i in range(array.ndim) if i not in order]
+    array = da.transpose(array, [*singletons, *order])[(0,) * len(singletons)]
+    if array.ndim == 2:
+        array = array[None]
+    # A fourth channel of an array of separate channels is opacity in 8-bit pictures only; else it is fluorescence.
+    return as_rgb(array, path.name, alpha=channel == "S" or array.dtype == np.uint8)
+
+
+def _resolution(
+    file: TiffFile, index: int, series: TiffPageSeries
+) -> tuple[tuple[float, float] | None, float | None, str]:
+    """µm/px in x and y, objective power, and the kind of TIFF."""
+    if file.is_ome:
+        return *_from_ome(file.ome_metadata or "", index), "OME-TIFF"
+    tags = series.keyframe.tags
+    if not ("XResolution" in tags and "YResolution" in tags):
+        return None, None, "TIFF"
+    per_unit = [_ratio(tags[name].value) for name in ("XResolution", "YResolution")]
+    if file.is_imagej:
+        unit = UM.get(str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ"))
+    else:
+        unit = {2: 25400.0, 3: 10000.0}.get(int(tags["ResolutionUnit"].value) if "ResolutionUnit" in tags else 2)
+    if unit is None or min(per_unit) <= 0:
+        return None, None, "TIFF"
+    return (unit / per_unit[0], unit / per_unit[1]), None, "TIFF"
+
+
+def _ratio(value: Any) -> float:
+    numerator, denominator = value if isinstance(value, tuple) else (value, 1)
+    return float(numerator) / float(denominator) if denominator else 0.0
+
+
+def _from_ome(xml: str, index: int) -> tuple[tuple[float, float] | None, float | None]:
+    """Pixel size of the image at ``index`` of OME-XML, and the objective's nominal magnification."""
+    root = ElementTree.fromstring(xml)
+    images = root.findall("{*}Image")
+    image = images[index] if index < len(images) else root
+    pixels = image.find("{*}Pixels")
+    sizes = []
+    for axis in "XY":
+        size = None if pixels is None else pixels.get(f"PhysicalSize{axis}")
+        unit = UM.get((None if pixels is None else pixels.get(f"PhysicalSize{axis}Unit")) or "µm")
+        sizes.append(None if size is None or unit is None else float(size) * unit)
+    used = image.find("{*}ObjectiveSettings")
+    objectives = {o.get("ID"): o.get("NominalMagnification") for o in root.iterfind(".//{*}Objective")}
+    power = objectives.get(used.get("ID")) if used is not None else None
+    mpp = None if sizes[0] is None or sizes[1] is None else (sizes[0], sizes[1])
+    return mpp, None if power is None else float(power)

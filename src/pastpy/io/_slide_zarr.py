@@ -1,0 +1,120 @@
+"""OME-Zarr images (NGFF 0.1 to 0.5) through zarr."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pastpy.io._resolution import UM
+from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb
+
+__all__ = ["multiscales_of", "open_zarr", "zarr_attributes"]
+
+
+def zarr_attributes(path: Path) -> dict[str, Any]:
+    """Attributes of a Zarr group of format 2 or 3.
+
+    Raises
+    ------
+    ValueError
+        If the folder is no Zarr group that can be opened.
+    """
+    import zarr
+
+    try:
+        return dict(zarr.open_group(path, mode="r").attrs)
+    except DAMAGED as error:
+        raise ValueError(f"{path.name} is not a Zarr store that can be opened ({error}); is it complete?") from error
+
+
+def multiscales_of(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The image description of OME-Zarr, wherever this version keeps it."""
+    nested = attributes.get("ome")
+    found = attributes.get("multiscales") or (nested.get("multiscales") if isinstance(nested, Mapping) else None)
+    return dict(found[0]) if isinstance(found, Sequence) and found and isinstance(found[0], Mapping) else None
+
+
+def open_zarr(path: Path) -> Slide:
+    """Open an OME-Zarr image.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds none, or one that is not brightfield.
+    """
+    import zarr
+
+    image = multiscales_of(zarr_attributes(path))
+    if image is None:
+        raise ValueError(f"{path.name} holds no OME-Zarr image (no 'multiscales' in its attributes)")
+    try:
+        axes = _axes(image)
+        names = [dataset["path"] for dataset in image["datasets"]]
+        levels = []
+        for name in names:
+            array = zarr.open_array(path / name, mode="r")
+            if len(array.shape) != len(axes):
+                raise ValueError(f"level {name!r} has {len(array.shape)} axes, the metadata name {len(axes)}")
+            levels.append(_lazy(path, name, [a["name"] for a in axes], array))
+        return Slide(levels=levels, mpp=_resolution(image, axes), objective_power=None, format="OME-Zarr")
+    except DAMAGED as error:
+        if str(error).startswith("slide "):
+            raise
+        raise ValueError(f"slide {path.name} is not an OME-Zarr image that can be read ({error})") from error
+
+
+class ZarrLevel(LazyLevel):
+    """A level of an OME-Zarr image, axes as stored."""
+
+    def __init__(self, path: Path, level: str, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(path, shape, dtype)
+        self.level = level
+
+    def open(self) -> Any:
+        """Open the array."""
+        import zarr
+
+        return zarr.open_array(self.path / self.level, mode="r")
+
+    def read(self, source: Any, window: tuple[slice, ...]) -> np.ndarray:
+        """Pixels of a window."""
+        return np.asarray(source[window])
+
+
+def _axes(image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    # Before 0.3 the axes were fixed; 0.3 has bare names; since 0.4 each is a dictionary.
+    axes = image.get("axes", ["t", "c", "z", "y", "x"])
+    return [dict(a) if isinstance(a, Mapping) else {"name": a} for a in axes]
+
+
+def _lazy(path: Path, name: str, axes: list[str], array: Any) -> Any:
+    import dask.array as da
+
+    sizes = dict(zip(axes, array.shape, strict=True))
+    several = {a: n for a, n in sizes.items() if a not in "cyx" and n > 1}
+    if several or not {"y", "x"} <= set(sizes):
+        raise ValueError(f"slide {path.name} has axes {sizes}; expected one RGB image (c, y, x)")
+    lazy = ZarrLevel(path, name, array.shape, array.dtype).to_dask(array.chunks)
+    order = [axes.index(a) for a in ("c", "y", "x") if a in axes]
+    singletons = [i for i in range(len(axes)) if i not in order]
+    lazy = da.transpose(lazy, [*singletons, *order])[(0,) * len(singletons)]
+    return as_rgb(lazy if lazy.ndim == 3 else lazy[None], path.name)
+
+
+def _resolution(image: Mapping[str, Any], axes: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """µm/px in x and y of the first level, ``None`` without a unit of length."""
+    transformations = [
+        *image["datasets"][0].get("coordinateTransformations", []),
+        *image.get("coordinateTransformations", []),
+    ]
+    scales = [t["scale"] for t in transformations if t.get("type") == "scale"]
+    units = {a["name"]: UM[a["unit"]] for a in axes if a.get("unit") in UM}
+    if not scales or not {"x", "y"} <= set(units):
+        return None
+    names = [a["name"] for a in axes]
+    x, y = (math.prod(float(s[names.index(a)]) for s in scales) * units[a] for a in ("x", "y"))
+    return x, y

@@ -1,0 +1,156 @@
+"""Reader of Xenium bundles with their H&E."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pastpy import _keys
+from pastpy._elements import set_mpp
+from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
+from pastpy.io._he import add_he, open_he
+from pastpy.io._resolution import check_plausible
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+__all__ = ["read_xenium"]
+
+_IMAGE_SUFFIX = "he_image.ome.tif"
+_ALIGNMENT_SUFFIX = "he_imagealignment.csv"
+
+#: What spatialdata-io reads a part of the bundle from, by the option that asks for it.
+_FILES = {
+    "cells_table": ("cell_feature_matrix.h5", "cells.parquet"),
+    "cells_boundaries": ("cell_boundaries.parquet",),
+    "nucleus_boundaries": ("nucleus_boundaries.parquet",),
+    "transcripts": ("transcripts.parquet",),
+}
+
+
+def read_xenium(
+    path: str | Path,
+    *,
+    he_image: str | Path | None = None,
+    he_alignment: str | Path | None = None,
+    mpp: float | None = None,
+    image_key: str = _keys.IMAGE,
+    **kw: Any,
+) -> SpatialData:
+    """Read a Xenium output bundle, with the H&E of the section where there is one.
+
+    The bundle is read by :func:`spatialdata_io.xenium`. Cells, transcripts and the H&E meet in ``global``, which is
+    pixels of the morphology (DAPI) image: the shapes by a scale of one over its pixel size (they are in µm), the H&E
+    by its alignment.
+
+    Parameters
+    ----------
+    path
+        Folder of the bundle.
+    he_image
+        H&E of the section, anything :func:`read_wsi` takes; default: the bundle's only ``*_he_image.ome.tif``.
+    he_alignment
+        10x's ``*_he_imagealignment.csv``, a 3×3 affine from H&E pixels to morphology pixels, or a keypoint file:
+        comma-separated, a row a pair of points, with the columns ``he_x``, ``he_y`` (H&E pixels) and ``dapi_x``,
+        ``dapi_y`` (morphology pixels) or ``x_um``, ``y_um`` (the bundle's µm), or Xenium Explorer's ``alignmentX``,
+        ``alignmentY``, ``fixedX``, ``fixedY``. Default: the file of the image's name beside it or in the bundle.
+    mpp
+        µm per level-0 pixel of the H&E, to check the alignment by, in place of what the image file states.
+    image_key
+        Name of the H&E.
+    **kw
+        Passed to :func:`spatialdata_io.xenium`. Label images and cell circles are not read by default.
+
+    Returns
+    -------
+    SpatialData
+        As :func:`spatialdata_io.xenium` gives it, with the table annotating ``shapes["cell_boundaries"]`` by
+        ``cell_id``, and with an H&E: ``images[image_key]``, a lazy multiscale image; ``attrs["past"]["mpp"]``, for
+        the H&E by the alignment; ``obsm["spatial"]`` in µm from the H&E's top-left corner; morphology images noted so
+        that defaults skip them. ``table.uns["past"]["read_xenium"]`` has the affine, the residual of keypoints in µm
+        and their number.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the bundle lacks a file, or an image or alignment is not there.
+    ValueError
+        If a file is damaged, the alignment is no affine of an image of the section (singular, stretched, from fewer
+        than three points or from points on a line), or its µm/px is more than 10 % off that of the image file.
+
+    References
+    ----------
+    Janesick et al., Nat Commun 14:8353 (2023), https://doi.org/10.1038/s41467-023-43458-x
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> sdata = past.io.read_xenium(
+    ...     "outs", he_image="he.ome.tif", he_alignment="he_imagealignment.csv"
+    ... )  # doctest: +SKIP
+    """
+    from spatialdata_io import xenium
+
+    folder = bundle_folder(path, "Xenium bundle")
+    options = {"cells_labels": False, "nucleus_labels": False, "cells_as_circles": False, "aligned_images": False, **kw}
+    pixel_um = _pixel_size(folder)
+    wanted = [name for option, names in _FILES.items() if options.get(option, True) for name in names]
+    require_files(folder, "Xenium bundle", ["cells.zarr.zip", *wanted])
+    files = _find_he(folder, he_image, he_alignment)
+    he = None if files is None else open_he(*files, pixel_um=pixel_um, mpp=mpp)
+    with opened_by(f"Xenium bundle {folder.name}"), warnings.catch_warnings():
+        # label images are not read, and the table is made to annotate the outlines below
+        warnings.filterwarnings("ignore", message="The table is annotating 'cell_labels'")
+        sdata = xenium(folder, **options)
+    if "table" in sdata.tables and "cell_boundaries" in sdata.shapes:
+        annotate(sdata, "table", "cell_boundaries", "cell_id")
+    for name in [n for n in sdata.images if n.startswith("morphology")]:
+        set_mpp(sdata, name, pixel_um)
+    if he is not None:
+        parameters = {"morphology_mpp": pixel_um}
+        add_he(sdata, he, image_key, table_key="table", function="read_xenium", parameters=parameters)
+    return sdata
+
+
+def _pixel_size(folder: Path) -> float:
+    """µm per morphology pixel, from the bundle's manifest."""
+    require_files(folder, "Xenium bundle", ["experiment.xenium"])
+    try:
+        manifest = json.loads((folder / "experiment.xenium").read_text(encoding="utf-8"))
+        size = manifest["pixel_size"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"Xenium bundle {folder.name}: experiment.xenium is damaged or states no 'pixel_size' ({error}); copy it "
+            "again"
+        ) from error
+    return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in experiment.xenium")
+
+
+def _find_he(folder: Path, image: str | Path | None, alignment: str | Path | None) -> tuple[Path, Path] | None:
+    """Files of the H&E and its alignment, ``None`` for a bundle without."""
+    if image is None:
+        found = sorted(folder.glob(f"*{_IMAGE_SUFFIX}"))
+        if len(found) > 1:
+            raise ValueError(
+                f"Xenium bundle {folder.name} has several H&E images, {[f.name for f in found]}: pass he_image="
+            )
+        if not found and alignment is not None:
+            raise ValueError("he_alignment= was given, but no he_image=, and the bundle has none; pass both")
+        if not found:
+            return None
+        image = found[0]
+    image = Path(image)
+    if alignment is not None:
+        return image, Path(alignment)
+    is_bundled = image.name.endswith(_IMAGE_SUFFIX)
+    stem = image.name.removesuffix(_IMAGE_SUFFIX) if is_bundled else f"{image.name.split('.')[0]}_"
+    candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder)]
+    here = next((file for file in candidates if file.is_file()), None)
+    if here is None:
+        raise ValueError(
+            f"H&E {image.name} has no alignment beside it ({candidates[0].name}); pass he_alignment=, a 3×3 affine "
+            "from H&E pixels to morphology pixels, or a keypoint file"
+        )
+    return image, here

@@ -1,0 +1,239 @@
+"""Xenium bundles: a landmark lies at the right H&E pixel for known affines; the real cut bundle; clear refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import zarr
+
+import pastpy as past
+from pastpy import _elements
+
+PIXEL_UM = 0.2125
+HE_MPP = 0.3637
+
+
+def cell_number(name):
+    """The number a Xenium cell id encodes: hexadecimal digits spelled a to p."""
+    return int("".join(f"{ord(c) - 97:x}" for c in name.split("-")[0]), 16)
+
+
+@pytest.fixture
+def bundle(shared_data, tmp_path):
+    """The real cut bundle with the two files it lacks."""
+    folder = tmp_path / "outs"
+    shutil.copytree(shared_data / "xenium_cosmx_mini" / "xenium", folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)
+    manifest = {"pixel_size": PIXEL_UM, "analysis_sw_version": "xenium-1.4.0.7"}
+    (folder / "experiment.xenium").write_text(json.dumps(manifest))
+    ids = pd.read_parquet(folder / "cells.parquet")["cell_id"]
+    store = zarr.storage.ZipStore(folder / "cells.zarr.zip", mode="w")
+    group = zarr.open_group(store, mode="w", zarr_format=2)
+    numbers = np.array([[cell_number(i), int(i.split("-")[1])] for i in ids], dtype=np.uint32)
+    columns = ["cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x", "nucleus_centroid_y"]
+    for name, values, attributes in (
+        ("cell_id", numbers, {}),
+        ("cell_summary", np.zeros((len(ids), 7)), {"column_names": [*columns, "nucleus_area", "z_level"]}),
+        ("seg_mask_value", np.arange(1, len(ids) + 1, dtype=np.uint32), {}),
+    ):
+        array = group.create_array(name, shape=values.shape, dtype=values.dtype, attributes=attributes)
+        array[...] = values
+    store.close()
+    return folder
+
+
+def he_to_dapi(degrees=0.0, flip=False, size=(2600, 2400), mpp=HE_MPP):
+    """Affine that puts an H&E of that size over the cells of the bundle (its centre at 1195, 1193 µm)."""
+    angle, scale = np.deg2rad(degrees), mpp / PIXEL_UM
+    matrix = np.eye(3)
+    matrix[:2, :2] = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if flip:
+        matrix[:2, :2] @= np.diag([-1.0, 1.0])
+    middle = matrix[:2, :2] @ (np.array(size) / 2)
+    matrix[:2, 2] = np.array([1195.0, 1193.0]) / PIXEL_UM - middle
+    return matrix
+
+
+def paint(folder, matrix, *, name="he.ome.tif", size=(2600, 2400), mpp=HE_MPP, states_mpp=True):
+    """An H&E with a dark square of 9 px at the pixel of every tenth cell; returns its path and those cells' pixels."""
+    cells = pd.read_parquet(folder / "cells.parquet")
+    dapi = cells[["x_centroid", "y_centroid"]].to_numpy()[::10] / PIXEL_UM
+    inverse = np.linalg.inv(matrix)
+    at = dapi @ inverse[:2, :2].T + inverse[:2, 2]
+    width, height = size
+    assert (at > 5).all() and (at < [width - 5, height - 5]).all()
+    pixels = np.full((height, width, 3), 230, dtype=np.uint8)
+    for x, y in np.floor(at).astype(int):
+        pixels[y - 4 : y + 5, x - 4 : x + 5] = (80, 40, 120)
+    metadata = {"axes": "YXS"}
+    if states_mpp:
+        metadata |= {"PhysicalSizeX": mpp, "PhysicalSizeY": mpp, "PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(folder / name, pixels, photometric="rgb", tile=(256, 256), compression="zlib", metadata=metadata)
+    return folder / name, at
+
+
+def write_matrix(path, matrix):
+    np.savetxt(path, matrix, delimiter=",")
+    return path
+
+
+def test_real_bundle_without_he(bundle):
+    sdata = past.io.read_xenium(bundle)
+    table = sdata.tables["table"]
+    assert table.shape == (526, 27)  # genes only, without control probes
+    assert _elements.resolve_shapes(sdata, table_key="table") == "cell_boundaries"
+    cells = pd.read_parquet(bundle / "cells.parquet")
+    np.testing.assert_allclose(table.obsm["spatial"], cells[["x_centroid", "y_centroid"]])
+    assert sdata.attrs["past"]["mpp"] == {"morphology_focus": PIXEL_UM, "morphology_mip": PIXEL_UM}
+    # polygons are in µm, global is morphology pixels
+    where = _elements.unit_geometry(sdata, "table", "cell_boundaries", "morphology_focus", mpp=PIXEL_UM)
+    assert np.median(np.linalg.norm(where.spatial_um - table.obsm["spatial"], axis=1)) < 0.5
+    np.testing.assert_allclose(where.area_um2, cells["cell_area"], rtol=0.2, atol=5)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "flip"), [(0, False), (90, False), (180.7, False), (13, True), (0, True), (270, True)]
+)
+def test_landmark_is_found_at_the_right_he_pixel(bundle, degrees, flip):
+    matrix = he_to_dapi(degrees, flip)
+    image, at = paint(bundle, matrix)
+    write_matrix(bundle / "align.csv", matrix)
+    sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False)
+    assert _elements.resolve_image(sdata) == "he"
+    mpp = sdata.attrs["past"]["mpp"]["he"]
+    assert mpp == pytest.approx(HE_MPP, rel=1e-6)
+    # From the bundle's µm through the element's transformations to H&E pixels: the painted square is there.
+    geometry = sdata.shapes["cell_boundaries"].geometry
+    affine = _elements.level0_affine(sdata, sdata.shapes["cell_boundaries"], "he", name="cells")
+    cells = pd.read_parquet(bundle / "cells.parquet")
+    found = cells[["x_centroid", "y_centroid"]].to_numpy()[::10] @ affine[:2, :2].T + affine[:2, 2]
+    np.testing.assert_allclose(found, at, atol=0.01)
+    level0 = _elements.image_levels(sdata, "he")[0].values
+    columns, rows = np.floor(found).astype(int).T
+    assert (level0[:, rows, columns] == np.array([[80], [40], [120]])).all()
+    # obsm is µm from the H&E's corner, of the polygon's centroid
+    centroid = np.column_stack([geometry.centroid.x, geometry.centroid.y]) @ affine[:2, :2].T + affine[:2, 2]
+    np.testing.assert_allclose(sdata.tables["table"].obsm["spatial"], centroid * mpp, rtol=1e-9)
+    where = _elements.unit_geometry(sdata, "table", "cell_boundaries", "he", mpp=mpp)
+    np.testing.assert_allclose(where.area_um2, geometry.area, rtol=1e-6)
+    assert sdata.tables["table"].uns["past"]["read_xenium"]["mpp"] == mpp
+
+
+def test_he_of_the_bundle_is_found_and_survives_a_store(bundle, tmp_path):
+    matrix = he_to_dapi(45)
+    _, at = paint(bundle, matrix, name="X_he_image.ome.tif")
+    write_matrix(bundle / "X_he_imagealignment.csv", matrix)
+    sdata = past.io.read_xenium(bundle, transcripts=False)
+    past.io.write_store(sdata, tmp_path / "x.zarr")
+    from pastpy.io._open import read_any
+
+    back = read_any(tmp_path / "x.zarr")
+    assert _elements.resolve_image(back) == "he"
+    affine = _elements.level0_affine(back, back.shapes["cell_boundaries"], "he", name="cells")
+    cells = pd.read_parquet(bundle / "cells.parquet")[["x_centroid", "y_centroid"]].to_numpy()[::10]
+    np.testing.assert_allclose(cells @ affine[:2, :2].T + affine[:2, 2], at, atol=0.01)
+
+
+def test_keypoints_give_the_affine_and_a_residual(bundle):
+    matrix = he_to_dapi(13, True)
+    image, _ = paint(bundle, matrix)
+    he = np.random.default_rng(0).uniform(0, 2400, (8, 2))
+    um = (he @ matrix[:2, :2].T + matrix[:2, 2]) * PIXEL_UM + np.random.default_rng(1).normal(0, 1.5, (8, 2))
+    pd.DataFrame(np.hstack([he, um]), columns=["he_x", "he_y", "x_um", "y_um"]).to_csv(bundle / "k.csv", index=False)
+    sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "k.csv", transcripts=False)
+    said = sdata.tables["table"].uns["past"]["read_xenium"]
+    assert said["keypoints"] == 8 and 0.5 < said["residual_um"] < 3
+    np.testing.assert_allclose(said["he_to_global"], matrix, atol=10)
+
+
+def test_pixel_size_of_the_manifest_is_used(bundle):
+    manifest = json.loads((bundle / "experiment.xenium").read_text()) | {"pixel_size": 0.25}
+    (bundle / "experiment.xenium").write_text(json.dumps(manifest))
+    sdata = past.io.read_xenium(bundle, transcripts=False)
+    assert set(sdata.attrs["past"]["mpp"].values()) == {0.25}
+
+
+def test_alignment_of_another_image_is_refused(bundle):
+    matrix = he_to_dapi()
+    image, _ = paint(bundle, matrix, mpp=HE_MPP)
+    double = matrix.copy()
+    double[:2, :2] *= 2
+    write_matrix(bundle / "double.csv", double)
+    write_matrix(bundle / "inverse.csv", np.linalg.inv(matrix))
+    with pytest.raises(ValueError, match=r"double\.csv the H&E has 0\.7274 µm/px, he\.ome\.tif says 0\.3637; pass the"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "double.csv")
+    with pytest.raises(ValueError, match="fits if the matrix is inverted"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "inverse.csv")
+    write_matrix(bundle / "right.csv", matrix)
+    with pytest.raises(ValueError, match="mpp= says 0.7"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "right.csv", mpp=0.7)
+
+
+def test_small_disagreement_is_warned(bundle):
+    matrix = he_to_dapi(mpp=HE_MPP * 1.05)
+    image, _ = paint(bundle, matrix)
+    write_matrix(bundle / "a.csv", matrix)
+    with pytest.warns(UserWarning, match="0.3819 µm/px, he.ome.tif says 0.3637"):
+        sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "a.csv", transcripts=False)
+    assert sdata.attrs["past"]["mpp"]["he"] == pytest.approx(HE_MPP * 1.05)
+
+
+def test_image_that_states_nothing_gets_its_mpp_from_the_alignment(bundle):
+    matrix = he_to_dapi()
+    image, _ = paint(bundle, matrix, states_mpp=False)
+    write_matrix(bundle / "a.csv", matrix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "a.csv", transcripts=False)
+    assert sdata.attrs["past"]["mpp"]["he"] == pytest.approx(HE_MPP)
+
+
+def test_image_and_alignment_go_together(bundle, tmp_path):
+    image, _ = paint(bundle, he_to_dapi())
+    with pytest.raises(ValueError, match=r"he\.ome\.tif has no alignment beside it \(he_he_imagealignment\.csv\)"):
+        past.io.read_xenium(bundle, he_image=image)
+    with pytest.raises(ValueError, match="pass both"):
+        past.io.read_xenium(bundle, he_alignment=tmp_path / "a.csv")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        past.io.read_xenium(bundle, he_image=tmp_path / "nowhere.tif", he_alignment=image)
+    for name in ("A_he_image.ome.tif", "B_he_image.ome.tif"):
+        shutil.copyfile(image, bundle / name)
+    with pytest.raises(ValueError, match="several H&E"):
+        past.io.read_xenium(bundle)
+
+
+def test_incomplete_bundles(shared_data, bundle, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"xenium lacks experiment\.xenium"):
+        past.io.read_xenium(shared_data / "xenium_cosmx_mini" / "xenium")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        past.io.read_xenium(tmp_path / "nowhere")
+    (bundle / "transcripts.parquet").unlink()
+    (bundle / "cells.zarr.zip").unlink()
+    with pytest.raises(FileNotFoundError, match=r"outs lacks cells\.zarr\.zip, transcripts\.parquet"):
+        past.io.read_xenium(bundle)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cells.parquet", "cell_boundaries.parquet", "cell_feature_matrix.h5", "cells.zarr.zip", "experiment.xenium"],
+)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_truncated_bundles(bundle, name, share):
+    whole = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match="Xenium bundle outs"):
+        past.io.read_xenium(bundle, transcripts=False)
+
+
+def test_impossible_pixel_size_and_unknown_option(bundle):
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        past.io.read_xenium(bundle, colour="blue")
+    (bundle / "experiment.xenium").write_text('{"pixel_size": -1}')
+    with pytest.raises(ValueError, match="pixel_size"):
+        past.io.read_xenium(bundle)
