@@ -8,12 +8,14 @@ import numpy as np
 
 from pastpy.pp._watershed import haematoxylin, watershed_nuclei
 
-__all__ = ["PLAUSIBLE_UM", "nuclear_width"]
+__all__ = ["PLAUSIBLE_UM", "SURE_UM", "nuclear_width"]
 
-#: Full width at half maximum of haematoxylin around nuclei, µm. At the right µm/px it was 4.2 (skin, CMU-1) to 6.6
-#: (ovarian carcinoma), at twice the right one 7.9 to 9.8 for three of four sources (4.9 for the skin), at half of it
-#: 2.8 to 4.3. The limits are set by these sources.
-PLAUSIBLE_UM = (4.1, 7.5)
+#: Full width at half maximum of haematoxylin around nuclei, µm. At the right µm/px it was 3.9 to 4.2 (skin, CMU-1) to
+#: 6.6 (ovarian carcinoma); at twice the right one 7.6 to 9.8 for three of four sources (4.9 for the skin); at half of
+#: it 2.4 to 3.3, but 3.6 to 4.5 where the nuclei were themselves found at that µm/px. These sources set the limits.
+PLAUSIBLE_UM = (3.5, 7.5)
+#: Down to here a small width may be of small nuclei or of a µm/px that is too small.
+SURE_UM = 4.1
 
 #: Radius of the profile, µm, and the fewest nuclei that one is taken of.
 _REACH_UM = 15.0

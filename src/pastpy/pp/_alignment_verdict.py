@@ -8,7 +8,7 @@ import numpy as np
 
 from pastpy.pp._alignment_evidence import Evidence
 from pastpy.pp._alignment_fit import Fit, Pose, fit_windows, point_scene, poses
-from pastpy.pp._alignment_size import PLAUSIBLE_UM, nuclear_width
+from pastpy.pp._alignment_size import PLAUSIBLE_UM, SURE_UM, nuclear_width
 
 __all__ = ["Verdict", "judge"]
 
@@ -192,8 +192,13 @@ def _with_size(verdict: Verdict, evidence: Evidence, pose: Pose, fit: Fit | None
     width, _ = nuclear_width(windows, evidence.window_mpp, centres)
     verdict = replace(verdict, nuclear_width_um=width)
     least, most = PLAUSIBLE_UM
-    if not np.isfinite(width) or least <= width <= most:
+    if not np.isfinite(width) or SURE_UM <= width <= most:
         return verdict
+    if least <= width < SURE_UM:
+        if verdict.verdict != "ok":
+            return verdict
+        reason = f"{verdict.reason}; but nuclei are only {width:.1f} µm wide: µm/px may be too small, twofold"
+        return replace(verdict, verdict="unknown", reason=reason)
     how = "large" if width > most else "small"
     reason = (
         f"nuclei would be {width:.1f} µm wide ({least:g} to {most:g} is usual): µm/px may be too {how}, about twofold"
