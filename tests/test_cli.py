@@ -64,6 +64,44 @@ def test_nuclei_are_found_where_there_is_no_table(toy_sdata, model, tmp_path):
     assert spatialdata.read_zarr(tmp_path / "e.zarr")["cells"].n_obs > 5
 
 
+def test_a_slide_file(shared_data, model, tmp_path):
+    out = tmp_path / "e.zarr"
+    slide = shared_data / "svs" / "cmu-1-small-region.svs"
+    assert main(["embed", str(slide), "--out", str(out), "--model", model]) == 0
+    table = spatialdata.read_zarr(out)["cells"]
+    assert table.n_obs > 1000 and np.isfinite(table.obsm["X_past"]).mean() > 0.99
+    assert table.uns["past"]["embed"]["mpp"] == pytest.approx(0.499, abs=1e-3)
+
+
+def test_several_slides(store, model, tmp_path, capsys):
+    good, broken, other = store("a.zarr"), store("b.zarr", mpp=None), store("c.zarr", seed=1)
+    out, resume = tmp_path / "out", tmp_path / "runs"
+    slides = [str(good), str(broken), str(other), str(tmp_path / "nowhere.svs")]
+    arguments = ["embed", *slides, "--out", str(out), "--model", model, "--modality", "image"]
+    assert main([*arguments, "--resume", str(resume)]) == 2
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"{good} ") and " 40 rows in " in said[0]
+    assert "failed after 0 s: µm/px of image 'he' is unknown" in said[1]
+    assert "no slide or SpatialData store" in said[3] and said[4] == "2 of 4 slides done"
+    assert sorted(p.name for p in out.iterdir()) == ["a.zarr", "c.zarr"]
+    assert np.isfinite(spatialdata.read_zarr(out / "c.zarr")["cells"].obsm["X_past"]).all()
+    assert sorted(p.name for p in resume.iterdir()) == ["a.zarr", "c.zarr"]
+
+    assert main(arguments) == 2
+    assert "2 of 4 results exist" in capsys.readouterr().err
+    assert main([*arguments[:2], *arguments[5:], "--resume", str(resume)]) == 0
+    assert capsys.readouterr().out.splitlines() == ["0 of 0 slides done"]
+    assert main(["embed", str(good), str(good), "--out", str(tmp_path / "new"), "--model", model]) == 2
+    assert "stands more than once" in capsys.readouterr().err
+
+
+def test_one_slide_into_a_folder(store, model, tmp_path):
+    (tmp_path / "results").mkdir()
+    arguments = ["impute", str(store("a.zarr")), "--out", str(tmp_path / "results"), "--model", model]
+    assert main([*arguments, "--genes", "ERBB2"]) == 0
+    assert "past_expression" in spatialdata.read_zarr(tmp_path / "results" / "a.zarr")["cells"].obsm
+
+
 def refused(arguments: list[str], out, capsys) -> str:
     """Run with bad input; returns the one line that was printed."""
     before = sorted(p.name for p in out.parent.iterdir())
@@ -96,7 +134,7 @@ def test_bad_input(store, toy_sdata, model, tmp_path, capsys):
         (unknown, model, "µm/px of image 'he' is unknown"),
         (good, "past-maxi", "no model 'past-maxi'"),
         (good, str(tmp_path / "empty"), "lacks config.json, model.safetensors"),
-        (tmp_path / "nowhere.zarr", model, "no SpatialData store"),
+        (tmp_path / "nowhere.zarr", model, "no slide or SpatialData store"),
     ]
     for command in ("embed", "impute"):
         for source, name, message in cases:

@@ -27,6 +27,7 @@ __all__ = [
     "expression_frame",
     "image_levels",
     "level0_affine",
+    "level_affine",
     "past_attrs",
     "record_added",
     "require_spatialdata",
@@ -214,13 +215,49 @@ def _wsidata_mpp(sdata: SpatialData, image_key: str) -> float | None:
 
 
 def image_levels(sdata: SpatialData, image_key: str) -> list[DataArray]:
-    """Pyramid levels of an image as lazy (c, y, x) arrays, level 0 first."""
+    """Pyramid levels of an image as lazy (c, y, x) arrays, level 0 first.
+
+    Where an image lies is told by its transformations alone, as SpatialData stores it: one that was sliced with xarray
+    begins at its own first pixel, whatever its coordinates say. Cut with ``spatialdata.bounding_box_query`` instead.
+    """
     from spatialdata import get_pyramid_levels
     from xarray import DataArray
 
     element = sdata.images[image_key]
     levels = [element] if isinstance(element, DataArray) else list(get_pyramid_levels(element))
     return [level.transpose("c", "y", "x") for level in levels]
+
+
+def level_affine(sdata: SpatialData, image_key: str, level: int = 0, *, mpp: float | None = None) -> np.ndarray:
+    """Affine (3, 3) from (x, y) in pixels of a pyramid level to µm from the image's top-left corner.
+
+    Parameters
+    ----------
+    sdata
+        Object that holds the image.
+    image_key
+        Name of the image.
+    level
+        The pyramid level; where its pixels lie on level 0 is measured, see :mod:`pastpy.engine.levels`.
+    mpp
+        µm per level-0 pixel; default: what the reader stored.
+
+    Raises
+    ------
+    ValueError
+        If µm/px is unknown.
+    IndexError
+        If the image has no such level.
+    """
+    from pastpy.engine.levels import level_geometry
+
+    mpp, levels = resolve_mpp(sdata, image_key, mpp), image_levels(sdata, image_key)
+    if not 0 <= level < len(levels):
+        raise IndexError(f"image {image_key!r} has levels 0 to {len(levels) - 1}, not {level}")
+    lies = level_geometry(levels, level)
+    to_um = np.diag([*lies.scale, 1.0])
+    to_um[:2, 2] = lies.offset
+    return np.diag([mpp, mpp, 1.0]) @ to_um
 
 
 def level0_affine(
@@ -361,7 +398,9 @@ def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarr
     """Map a shapes element by an affine; a circle's radius is scaled by the square root of the determinant."""
     import shapely
 
-    geometry = shapely.transform(shapes.geometry.to_numpy(), _apply(affine))
+    geometry = shapes.geometry.to_numpy()
+    if not np.array_equal(affine, np.eye(3)):  # a million polygons are not copied without need
+        geometry = shapely.transform(geometry, _apply(affine))
     points = shapely.get_type_id(geometry) == shapely.GeometryType.POINT
     radius = np.full(len(shapes), np.nan)
     if points.any():

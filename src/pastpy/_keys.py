@@ -29,6 +29,28 @@ SPOT_SHAPES = "spot_circles"
 #: Default name of the image that ``tl.virtual_stain`` writes.
 VIRTUAL_STAIN = "virtual_stain"
 
+#: Names that ``datasets.simulate_tissue`` writes: outlines and table of the true cells, bins and their squares.
+NUCLEI_TRUE = "nuclei_true"
+CELLS_TRUE = "cells_true"
+BINS = "bins"
+BIN_SHAPES = "bin_squares"
+#: Its truth in the table of cells. ``layers``: expected counts of a cell; their mean given what the image shows; the mean
+#: of log1p-normalised counts given the same. ``obsm``: visible states, neighbourhood, hidden factors.
+TRUE_RATE = "true_rate"
+BAYES = "bayes"
+BAYES_LOG1P = "bayes_log1p"
+TRUE_VISIBLE = "true_visible"
+TRUE_NEIGHBOURHOOD = "true_neighbourhood"
+TRUE_HIDDEN = "true_hidden"
+#: ``obs`` and ``var`` of simulated tissue: donor, type, look, niche; share of a gene's variance that the image carries,
+#: and Pearson r of :data:`BAYES_LOG1P` with the counts.
+DONOR = "donor"
+CELL_TYPE = "cell_type"
+LOOK = "look"
+NICHE = "niche"
+IMAGE_SHARE = "image_share"
+BAYES_R = "bayes_r"
+
 #: ``table.obsm["spatial"]``: µm from the image's top-left corner, columns x, y.
 SPATIAL = "spatial"
 #: Columns of the nuclei and cell tables.

@@ -25,6 +25,10 @@ class Settings:
         ``"auto"`` (CUDA, then MPS, then CPU) or a torch device name.
     progress
         Show progress bars; they stay quiet where standard error is not a terminal or notebook.
+    precision
+        ``"auto"`` (reduced precision where the device is made for it), ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    compile
+        Compile image encoders with ``torch.compile``; worth its minute of start-up on large slides only.
     cache_dir
         Folder for results that a later call may reuse.
     verbosity
@@ -40,6 +44,8 @@ class Settings:
 
     device: str = "auto"
     progress: bool = True
+    precision: str = "auto"
+    compile: bool = False
     cache_dir: Path = field(default_factory=_default_cache)
     verbosity: int = 1
 

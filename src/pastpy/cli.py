@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from spatialdata import SpatialData
-
-    from pastpy.models.past import PAST
 
 __all__ = ["main"]
 
@@ -21,15 +20,14 @@ _BAD_INPUT = (KeyError, ValueError, TypeError, FileNotFoundError, FileExistsErro
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, or 2 with one line on standard error for bad input."""
+    """Run the command line; returns 0, or 2 with one line on standard error for bad input, or if a slide failed."""
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        return args.run(args) or 0
     except _BAD_INPUT as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"pastpy {args.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
         return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,14 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     for name, text, run in (
-        ("embed", "embed every cell of a SpatialData store or slide", _embed),
+        ("embed", "embed every cell of slides", _embed),
         ("impute", "predict every cell's expression", _impute),
         ("stain", "lay a virtual immunostain over the H&E", _stain),
     ):
         command = commands.add_parser(
-            name, help=text, description=f"{text}; nuclei are found first where there are none."
+            name,
+            help=text,
+            description=f"{text}; nuclei are found first where there are none. Of several slides, one that fails does "
+            "not stop the rest; a report follows, and the exit code is 2 if any failed.",
         )
-        _add_store_options(command)
+        _add_slide_options(command)
         command.set_defaults(run=run)
         if name == "impute":
             command.add_argument(
@@ -85,17 +86,43 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_store_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("store", type=Path, help="SpatialData zarr store with an H&E image, or a slide file")
-    command.add_argument("--out", type=Path, required=True, help="zarr store to write; must not exist")
-    command.add_argument("--model", default="past-mini", help="bundled name or model folder (default: past-mini)")
+def _add_slide_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "slides",
+        type=Path,
+        nargs="+",
+        metavar="SLIDE",
+        help="SpatialData zarr store with an H&E image, or a slide file",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="zarr store to write, which must not exist; for several slides a folder that gets a store for each",
+    )
+    command.add_argument(
+        "--model", default="past-mini", help="bundled name, model folder or released checkpoint (default: past-mini)"
+    )
     command.add_argument("--image-key", help="name of the image")
     command.add_argument("--shapes-key", help="name of the shapes")
     command.add_argument("--table-key", help="name of the table")
-    command.add_argument("--mpp", type=float, help="µm per level-0 pixel, where the store does not say")
+    command.add_argument("--mpp", type=float, help="µm per level-0 pixel, where the slide does not say")
     command.add_argument("--modality", choices=["auto", "image", "expression", "both"], default="auto")
     command.add_argument("--mode", choices=["dense", "crop"], help="how cells are read (default: the model's own)")
+    command.add_argument(
+        "--on-misaligned",
+        choices=["warn", "raise", "ignore"],
+        default="warn",
+        help="what to do where cells do not lie on the tissue (default: warn)",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    command.add_argument("--batch-size", type=int, help="tiles or crops encoded together (default: found by itself)")
+    command.add_argument(
+        "--resume",
+        type=Path,
+        help="zarr store (for several slides a folder) for unfinished results: the same command goes on there after it "
+        "was stopped, and leaves out slides that are done",
+    )
 
 
 def _elements_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -103,61 +130,113 @@ def _elements_of(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _call_options(args: argparse.Namespace) -> dict[str, Any]:
-    return {**_elements_of(args), **{name: getattr(args, name) for name in ("modality", "mode", "device")}}
+    names = ("modality", "mode", "on_misaligned", "device", "batch_size")
+    return {**_elements_of(args), **{name: getattr(args, name) for name in names}}
 
 
-def _on_store(args: argparse.Namespace, work: Callable[[SpatialData, PAST], object]) -> None:
-    """Open the store, load the model, do the work, and write the result to ``--out`` in one piece."""
+def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | None], object]) -> int:
+    """Do the work for every slide, each written to its place in one piece; returns the exit code."""
+    if len(args.slides) == 1 and (args.out.suffix == ".zarr" or not args.out.is_dir()):
+        if args.out.exists():
+            raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
+        _on_slide(args, args.slides[0], args.out, args.resume, work)
+        print(f"wrote {args.out}")
+        return 0
+    from pastpy.tl._slides import report, work_through
+
+    places = _places(args)
+    outcomes = work_through(
+        {str(slide): (slide, *place) for slide, place in places.items()},
+        lambda item: _on_slide(args, *item, work),
+    )
+    print(report(outcomes))
+    return 2 if any(outcome.error is not None for outcome in outcomes) else 0
+
+
+def _places(args: argparse.Namespace) -> dict[Path, tuple[Path, Path | None]]:
+    """Where each slide's result and its unfinished results go; slides that are done are left out with ``--resume``."""
+    from pastpy.tl._slides import store_names
+
+    if args.out.exists() and not args.out.is_dir():
+        raise FileExistsError(f"--out {str(args.out)!r} is a file; several slides need a folder")
+    if len(set(args.slides)) < len(args.slides):
+        raise ValueError("a slide stands more than once in the list")
+    names = store_names(str(slide) for slide in args.slides)
+    done = [slide for slide in args.slides if (args.out / names[str(slide)]).exists()]
+    if done and args.resume is None:
+        raise FileExistsError(
+            f"{len(done)} of {len(args.slides)} results exist in {str(args.out)!r} (that of {done[0]} is the first); "
+            "remove them, choose another folder, or pass --resume to leave these slides out"
+        )
+    return {
+        slide: (args.out / names[str(slide)], None if args.resume is None else args.resume / names[str(slide)])
+        for slide in args.slides
+        if slide not in done
+    }
+
+
+def _on_slide(
+    args: argparse.Namespace,
+    slide: Path,
+    out: Path,
+    resume: Path | None,
+    work: Callable[[SpatialData, Path | None], object],
+) -> AnnData:
+    """Open a slide, find nuclei where it has no table, do the work, and write it; returns the table."""
+    from pastpy._elements import table_of
     from pastpy.io import write_store
     from pastpy.io._open import read_any
-    from pastpy.tl._inputs import load_model
 
-    if args.out.exists():
-        raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
-    sdata = read_any(args.store, mpp=args.mpp)
-    model = load_model(args.model, args.device)
+    sdata = read_any(slide, mpp=args.mpp)
     if not sdata.tables and args.table_key is None:
         from pastpy.pp import segment_nuclei
 
         segment_nuclei(sdata, image_key=args.image_key, mpp=args.mpp)
-    work(sdata, model)
-    write_store(sdata, args.out)
-    print(f"wrote {args.out}")
+    work(sdata, resume)
+    write_store(sdata, out)
+    return table_of(sdata, args.table_key)
 
 
-def _embed(args: argparse.Namespace) -> None:
+def _embed(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy.tl._inputs import load_model
 
-    _on_store(args, lambda sdata, model: tl.embed(sdata, model, **_call_options(args)))
+    model = load_model(args.model, args.device)
+    return _on_slides(args, lambda sdata, resume: tl.embed(sdata, model, resume=resume, **_call_options(args)))
 
 
-def _impute(args: argparse.Namespace) -> None:
+def _impute(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy.tl._inputs import load_past
 
+    model = load_past(args.model, args.device)
     genes = None if args.genes is None else [g.strip() for g in args.genes.split(",")]
-    _on_store(
+    return _on_slides(
         args,
-        lambda sdata, model: tl.impute_expression(
-            sdata, model, genes=genes, uncertainty=args.uncertainty, table_added=args.table_added, **_call_options(args)
+        lambda sdata, resume: tl.impute_expression(
+            sdata, model, genes=genes, uncertainty=args.uncertainty, table_added=args.table_added, resume=resume,
+            **_call_options(args),
         ),
-    )
+    )  # fmt: skip
 
 
-def _stain(args: argparse.Namespace) -> None:
+def _stain(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy.tl._inputs import load_past
     from pastpy.tl._markers import resolve_markers
 
     (marker,) = resolve_markers(args.marker)
+    model = load_past(args.model, args.device)
+    genes = [g for g in marker.genes if g in model.gene_index]
+    if not genes:
+        raise KeyError(f"the model knows none of the genes of marker {args.marker!r}")
 
-    def work(sdata: SpatialData, model: PAST) -> None:
-        genes = [g for g in marker.genes if g in model.gene_index]
-        if not genes:
-            raise KeyError(f"the model knows none of the genes of marker {args.marker!r}")
-        tl.impute_expression(sdata, model, genes=genes, **_call_options(args))
+    def work(sdata: SpatialData, resume: Path | None) -> None:
+        tl.impute_expression(sdata, model, genes=genes, resume=resume, **_call_options(args))
         tl.virtual_stain(sdata, args.marker, **_elements_of(args))
         print(tl.h_score(sdata, args.marker, table_key=args.table_key).to_string())
 
-    _on_store(args, work)
+    return _on_slides(args, work)
 
 
 def _demo(args: argparse.Namespace) -> None:

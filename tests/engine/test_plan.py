@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from xarray import DataArray
 
-from pastpy.engine import plan_fields
+from pastpy.engine import FieldReader, Region, UnitShapes, plan_crops, plan_fields, plan_units, read_crops
 
 positions = arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), elements=st.floats(-50, 5000))
 
@@ -39,3 +40,49 @@ def test_consecutive_fields_are_neighbours():
     steps = [abs(a.x - b.x) + abs(a.y - b.y) for a, b in zip(fields, fields[1:], strict=False)]
     # row by row, a full sweep back of 7 cores would be needed after each row
     assert np.mean(steps) < 2 * 64
+
+
+class Encoder:
+    stride = alignment = 8
+    halo, token_centre, channels = 40, 4.0, 1
+
+
+def slide(side: int, n: int = 400) -> tuple[FieldReader, UnitShapes]:
+    xy = np.random.default_rng(0).uniform(0, side, (n, 2))
+    image = DataArray(np.zeros((3, side, side), np.uint8), dims=("c", "y", "x"))
+    units = UnitShapes(xy, np.full(n, 5.0), np.zeros((0, 4)), np.zeros(n + 1, dtype=np.int64))
+    return FieldReader([image], mpp=0.5, target_mpp=0.5), units
+
+
+def test_small_slides_are_divided_for_processors_but_not_into_crumbs():
+    regions = [Region("context", "disc", 30.0)]
+    for side, expected in ((400, 1), (1500, 4), (3000, 4), (9000, 25)):
+        fields = plan_units(*slide(side), Encoder(), regions, target_mpp=0.5)
+        assert len(fields) == expected
+        pixels = sum(f.width * f.height for f in fields)
+        assert pixels < 1.6 * (side + 2 * (60 + 8 + 40 + 8)) ** 2
+
+
+def test_units_beyond_the_image_are_in_no_field():
+    reader, units = slide(500)
+    units.centroids[:3] = [[-1, 5], [5, 501], [np.nan, np.nan]]
+    for fields in (
+        plan_units(reader, units, Encoder(), [Region("unit", "shape")], target_mpp=0.5),
+        plan_crops(reader, units, crop_px=32, core_px=128),
+    ):
+        assert sorted(np.concatenate([f.units for f in fields])) == list(range(3, 400))
+
+
+def test_crops_of_all_units_are_read():
+    reader, units = slide(500)
+    painted = np.random.default_rng(1).integers(0, 256, (3, 500, 500), dtype=np.uint8)
+    reader.level.data[:] = painted
+    padded = np.pad(painted, ((0, 0), (16, 16), (16, 16)))
+    seen = 0
+    for positions, crops in read_crops(reader, units, crop_px=32, core_px=128):
+        assert crops.dtype == np.uint8
+        for i, crop in zip(positions, crops, strict=True):
+            x, y = np.round(units.centroids[i] - 16).astype(int) + 16
+            np.testing.assert_array_equal(crop, padded[:, y : y + 32, x : x + 32])
+        seen += len(positions)
+    assert seen == 400

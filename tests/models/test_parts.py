@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pastpy.models.blocks import Attention, Block, length_groups
 from pastpy.models.decoder import GeneDecoder
 from pastpy.models.expression import ExpressionEncoder
-from pastpy.models.nb import nb_deviance, nb_log_likelihood
+from pastpy.models.nb import nb_deviance, nb_log_likelihood, zinb_log_likelihood
 
 
 @given(st.integers(0, 500), st.floats(0.01, 300), st.floats(0.05, 50))
@@ -99,3 +100,103 @@ def test_padded_tokens_and_chosen_genes(decoder):
     with torch.inference_mode():
         torch.testing.assert_close(decoder(tokens, padding), decoder(tokens[:, :3]))
         torch.testing.assert_close(decoder(tokens, genes=torch.tensor([5, 1])), decoder(tokens)[:, [5, 1]])
+
+
+@given(st.integers(0, 50), st.floats(0.01, 100), st.floats(0.05, 50), st.floats(-6, 6))
+def test_inflated_likelihood_equals_scipys_mixture(count, mu, theta, logit):
+    parts = (torch.tensor(v, dtype=torch.float64) for v in (count, mu, theta, logit))
+    zero = 1 / (1 + np.exp(-logit))
+    expected = (1 - zero) * stats.nbinom.pmf(count, theta, theta / (theta + mu)) + zero * (count == 0)
+    assert float(zinb_log_likelihood(*parts)) == pytest.approx(np.log(expected), rel=1e-5, abs=1e-8)
+
+
+@given(st.integers(1, 40), st.integers(1, 2**12))
+def test_chunks_of_genes_do_not_matter(decoder, n, chunk_elements):
+    tokens = torch.randn(n, 4, 8, generator=torch.Generator().manual_seed(n))
+    whole = decoder(tokens).detach()  # undivided, since gradients are recorded
+    with torch.inference_mode():
+        torch.testing.assert_close(decoder(tokens, chunk_elements=chunk_elements), whole)
+        some = torch.tensor([6, 0, 3])
+        torch.testing.assert_close(decoder(tokens, None, some, chunk_elements=chunk_elements), whole[:, some])
+
+
+def test_zero_logits_are_read_from_the_same_attention():
+    torch.manual_seed(0)
+    decoder = GeneDecoder(n_genes=7, dim=8, heads=2, zero_inflation=True)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter)
+    tokens = torch.randn(3, 4, 8)
+    with torch.no_grad():
+        found = decoder.zero_logits(tokens)
+        decoder.readout.copy_(decoder.zero_readout)
+        decoder.bias.copy_(decoder.zero_bias)
+        torch.testing.assert_close(found, decoder(tokens))
+
+
+@pytest.fixture(scope="module")
+def deep_encoder() -> ExpressionEncoder:
+    torch.manual_seed(0)
+    return ExpressionEncoder(
+        n_genes=30, dim=16, n_tokens=3, heads=4, dropout=0.1, layers=2, technologies=("xenium", "cosmx"),
+        gene_tokens=True,
+    ).eval()  # fmt: skip
+
+
+@given(st.integers(0, 1000), st.integers(1, 20), st.integers(0, 10))
+def test_order_and_padding_do_not_matter_in_depth(deep_encoder, seed, n, padding):
+    rng = np.random.default_rng(seed)
+    genes = torch.from_numpy(rng.permutation(30)[:n])[None]
+    counts = torch.from_numpy(rng.integers(1, 50, (1, n)).astype(np.float32))
+    order = torch.from_numpy(rng.permutation(n))
+    padded = (
+        torch.nn.functional.pad(genes[:, order], (0, padding), value=-1),
+        torch.nn.functional.pad(counts[:, order], (0, padding)),
+    )
+    with torch.inference_mode():
+        expected, found = deep_encoder(genes, counts), deep_encoder(*padded)
+    torch.testing.assert_close(found[:, :3], expected[:, :3], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found[:, 3 : 3 + n], expected[:, 3:][:, order], atol=1e-5, rtol=1e-5)
+    assert found[:, 3 + n :].isnan().all()
+
+
+def test_technology_matters_and_unknown_ones_are_the_default(deep_encoder):
+    genes, counts = torch.tensor([[1, 2]]).expand(3, -1), torch.tensor([[5.0, 1.0]]).expand(3, -1)
+    told = deep_encoder.technology_index(["xenium", "cosmx", "visium"])
+    assert told.tolist() == [1, 2, 0]
+    with torch.inference_mode():
+        xenium, cosmx, visium = deep_encoder(genes, counts, told)
+        torch.testing.assert_close(visium, deep_encoder(genes, counts)[0])
+    assert (xenium - cosmx).abs().max() > 1e-3 and (xenium - visium).abs().max() > 1e-3
+
+
+def test_attention_is_that_of_the_textbook():
+    torch.manual_seed(0)
+    layer = Attention(8, 2)
+    x, tokens = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
+    bias = torch.randn(3, 2, 5, 4)
+    q, k, v = layer.query(x), layer.key(tokens), layer.value(tokens)
+    heads = []
+    for h in range(2):
+        part = slice(4 * h, 4 * h + 4)
+        weight = (q[..., part] @ k[..., part].transpose(1, 2) / 2 + bias[:, h]).softmax(dim=2)
+        heads.append(weight @ v[..., part])
+    torch.testing.assert_close(layer(x, tokens, bias), layer.out(torch.cat(heads, dim=2)))
+
+
+def test_padding_is_not_looked_at_by_a_block():
+    torch.manual_seed(0)
+    block = Block(8, 2, 0.1).eval()
+    tokens, padding = torch.randn(2, 5, 8), torch.tensor([[False] * 3 + [True] * 2] * 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(block(tokens, padding)[:, :3], block(tokens[:, :3]))
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=50), st.integers(1, 400))
+def test_groups_hold_every_row_once_and_little_padding(lengths, max_tokens):
+    lengths = torch.tensor(lengths)
+    groups = length_groups(lengths, max_tokens=max_tokens)
+    assert torch.cat(groups).sort().values.tolist() == list(range(len(lengths)))
+    for rows in groups:
+        longest = int(lengths[rows].max())
+        assert len(rows) == 1 or len(rows) * longest <= max(max_tokens, longest)
+        assert len(rows) == 1 or longest == 0 or 2 * int(lengths[rows].min()) > longest or longest == 1

@@ -129,7 +129,7 @@ def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):
     ],
 )
 def test_genes_that_cannot_be_stored_are_refused_first(toy_sdata, tiny_model, monkeypatch, genes, message):
-    monkeypatch.setattr("pastpy.tl._inputs.run_image", lambda *a, **k: pytest.fail("computed before refusing"))
+    monkeypatch.setattr("pastpy.tl._run_image.run_image", lambda *a, **k: pytest.fail("computed before refusing"))
     with pytest.raises(ValueError, match=message):
         past.tl.impute_expression(toy_sdata(), tiny_model, genes=genes)
 

@@ -6,24 +6,48 @@ encoder (:class:`~pastpy.engine.encode.TokenEncoder`) and a head (a function of 
 
 from __future__ import annotations
 
-from pastpy.engine.device import resolve_device
-from pastpy.engine.encode import TokenEncoder
-from pastpy.engine.pipeline import run
-from pastpy.engine.plan import Field, plan_fields
-from pastpy.engine.pool import Region, UnitShapes, pool_tokens
+from pastpy.engine.crops import read_crops
+from pastpy.engine.device import autocast, resolve_device
+from pastpy.engine.encode import FieldEncoder, TokenEncoder
+from pastpy.engine.fingerprint import array_fingerprint, image_fingerprint, model_fingerprint, plan_fingerprint
+from pastpy.engine.pipeline import RunStats, run, run_step
+from pastpy.engine.plan import Field, plan_crops, plan_fields, plan_units
+from pastpy.engine.pool import Region, pool_tokens
 from pastpy.engine.read import FieldReader
+from pastpy.engine.shapes import Outlines, Units, UnitShapes
+from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
+from pastpy.engine.store import ZarrSink
 from pastpy.engine.write import MemorySink, Sink
 
 __all__ = [
+    "CropEncoder",
+    "CropStep",
     "Field",
+    "FieldEncoder",
     "FieldReader",
+    "Head",
     "MemorySink",
+    "Outlines",
     "Region",
+    "RunStats",
     "Sink",
+    "Step",
     "TokenEncoder",
+    "TokenStep",
     "UnitShapes",
+    "Units",
+    "ZarrSink",
+    "array_fingerprint",
+    "autocast",
+    "image_fingerprint",
+    "model_fingerprint",
+    "plan_crops",
     "plan_fields",
+    "plan_fingerprint",
+    "plan_units",
     "pool_tokens",
+    "read_crops",
     "resolve_device",
     "run",
+    "run_step",
 ]

@@ -2,48 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pastpy._settings import show_progress
-from pastpy.engine.plan import Field, plan_fields
-from pastpy.engine.pool import Region, UnitShapes, pool_tokens
+from pastpy.engine.device import resolve_device
+from pastpy.engine.encode import FieldEncoder
+from pastpy.engine.plan import Field
+from pastpy.engine.prefetch import Prefetch
+from pastpy.engine.progress import Progress
+from pastpy.engine.steps import Head, Rows, Step, TokenStep
 
 if TYPE_CHECKING:
     import torch
 
     from pastpy.engine.encode import TokenEncoder
-    from pastpy.engine.read import FieldReader
+    from pastpy.engine.pool import Region
+    from pastpy.engine.read import FieldPixels, FieldReader
+    from pastpy.engine.shapes import Units, UnitShapes
     from pastpy.engine.write import Sink
 
-__all__ = ["run"]
+__all__ = ["Job", "RunStats", "run", "run_step"]
 
-#: Side of a field's core, target pixels: the halo then costs about a third, and a field takes about 100 MB.
-CORE_PX = 1024
-#: Fields read ahead of the encoder; bounds memory together with the batch size.
-READ_AHEAD = 2
+#: Fields that are computed side by side on a CPU, each with its share of the threads.
+_MAX_LANES = 8
+#: On a GPU one lane pools while another encodes.
+_GPU_LANES = 2
+#: Fields read ahead; bounds memory together with the lanes.
+_READ_AHEAD = 2
 
-Head = Callable[["torch.Tensor", np.ndarray], Mapping[str, "torch.Tensor"]]
+
+@dataclass(frozen=True)
+class RunStats:
+    """What a run did.
+
+    Attributes
+    ----------
+    cells, fields
+        How many were computed, without those that an earlier run had finished.
+    chunks
+        Chunks of the image that were decoded.
+    seconds
+        Duration.
+    """
+
+    cells: int
+    fields: int
+    chunks: int
+    seconds: float
+
+
+@dataclass
+class Job:
+    """All that is needed to make rows of fields, on this machine or another.
+
+    Attributes
+    ----------
+    reader
+        Source of pixels.
+    step
+        What is made of them.
+    device
+        Where to compute; ``"auto"`` lets every machine find its own.
+    batch_size
+        Tiles or crops encoded together; found by itself if ``None``.
+    n_fields
+        Fields of the whole run, also those that are finished already.
+    """
+
+    reader: FieldReader
+    step: Step
+    device: str
+    batch_size: int | None
+    n_fields: int
+
+    def rows(self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units) -> Generator[tuple[int, Rows, int]]:
+        """Rows of every field in order: its position, the rows, and the chunks decoded so far.
+
+        ``shapes`` are the outlines of the whole slide, or those of each field, relative to the field's corner.
+        """
+        device = resolve_device(self.device)
+        encode = FieldEncoder(self.step.encode, device=device, batch_size=self.batch_size, name=self.reader.name)
+        size = (self.reader.width, self.reader.height)
+
+        def compute(field: Field, pixels: Future[FieldPixels], outlines: UnitShapes) -> Rows:
+            import torch
+
+            with torch.inference_mode():
+                return self.step.rows(field, pixels.result(), outlines, encode, size)
+
+        with Prefetch(self.reader, fields) as prefetch, _lanes(device, self.n_fields) as (lanes, n_lanes):
+            waiting: deque[Future[Rows]] = deque()
+            for i, field in enumerate(fields):
+                outlines = _outlines(shapes, i, field)
+                waiting.append(lanes.submit(compute, field, prefetch.start(i), outlines))
+                if len(waiting) > n_lanes + _READ_AHEAD:
+                    yield i + 1 - len(waiting), waiting.popleft().result(), prefetch.decoded
+            while waiting:
+                yield len(fields) - len(waiting), waiting.popleft().result(), prefetch.decoded
 
 
 def run(
     reader: FieldReader,
-    shapes: UnitShapes,
+    shapes: Units,
     encoder: TokenEncoder,
     regions: Sequence[Region],
     head: Head,
     sink: Sink,
     *,
     target_mpp: float,
-    device: torch.device,
-    batch_size: int = 1,
+    device: torch.device | str,
+    batch_size: int | None = None,
     one_each: bool = False,
-    core_px: int = CORE_PX,
+    core_px: int | None = None,
+    client: Any = None,
     progress: bool = True,
-) -> None:
+) -> RunStats:
     """Encode every field once and write one row per unit.
 
     Parameters
@@ -59,91 +137,91 @@ def run(
     head
         Maps pooled tokens, float32 (n, regions, channels), and the positions of their units to named outputs, (n, …).
     sink
-        Receives the outputs of each batch of fields.
+        Receives the outputs of each field.
     target_mpp
         µm per target pixel.
     device
-        Where to compute.
+        Where to compute; with a client and ``"auto"`` each worker finds its own.
     batch_size
-        Fields encoded together.
+        Tiles of a field encoded together; ``None`` finds it by itself. Halved when memory runs out.
     one_each
-        A field per unit instead of shared ones: the reference, many times slower.
+        Encode every unit in a rectangle of its own instead of with others: the reference, many times slower.
     core_px
-        Side of a field's core, target pixels.
+        Side of a field's core, target pixels; ``None`` takes 1024 µm, less on small slides.
+    client
+        ``dask.distributed.Client`` over whose workers the fields are spread.
     progress
         Show a progress bar.
     """
-    import torch
-    from tqdm.auto import tqdm
-
-    fields = plan_units(reader, shapes, encoder, regions, target_mpp=target_mpp, core_px=core_px, one_each=one_each)
-    bar = tqdm(
-        total=sum(len(f.units) for f in fields), desc="pastpy", unit="cells", disable=not show_progress(progress)
-    )
-    with bar, torch.inference_mode():
-        for batch, pixels in _batches(reader, fields, batch_size):
-            tokens = encoder.tokens(torch.from_numpy(pixels).to(device, non_blocking=True)).float().cpu().numpy()
-            for field, grid in zip(batch, tokens, strict=True):
-                pooled = pool_tokens(
-                    grid,
-                    shapes.take(field.units, (field.x, field.y)),
-                    regions,
-                    stride=encoder.stride,
-                    token_centre=encoder.token_centre,
-                    target_mpp=target_mpp,
-                    inside=(-field.x, -field.y, reader.width - field.x, reader.height - field.y),
-                )
-                usable = np.isfinite(pooled).all(axis=(1, 2))
-                if usable.any():
-                    outputs = head(torch.from_numpy(pooled[usable]).to(device), field.units[usable])
-                    sink.write(field.units[usable], {k: v.float().cpu().numpy() for k, v in outputs.items()})
-                bar.update(len(field.units))
+    step = TokenStep(encoder, tuple(regions), head, target_mpp, one_each)
+    return run_step(
+        reader, shapes, step, sink, device=device, batch_size=batch_size, core_px=core_px, client=client,
+        progress=progress,
+    )  # fmt: skip
 
 
-def plan_units(
+def run_step(
     reader: FieldReader,
-    shapes: UnitShapes,
-    encoder: TokenEncoder,
-    regions: Sequence[Region],
+    shapes: Units,
+    step: Step,
+    sink: Sink,
     *,
-    target_mpp: float,
-    core_px: int = CORE_PX,
-    one_each: bool = False,
-) -> list[Field]:
-    """Fields for the units that are centred on the image, wide enough for every region."""
-    x, y = shapes.centroids.T
-    on_image = (x >= 0) & (y >= 0) & (x <= reader.width) & (y <= reader.height)
-    widest = max((r.radius_um for r in regions), default=0.0) / target_mpp
-    return plan_fields(
-        np.where(on_image[:, None], shapes.centroids, np.nan),
-        np.maximum(shapes.extent, widest) + encoder.stride,
-        core_px=core_px,
-        halo=encoder.halo,
-        alignment=encoder.alignment,
-        one_each=one_each,
-    )
+    device: torch.device | str,
+    batch_size: int | None = None,
+    core_px: int | None = None,
+    client: Any = None,
+    progress: bool = True,
+) -> RunStats:
+    """As :func:`run`, for any step."""
+    fields = step.plan(reader, shapes, core_px=core_px)
+    start, chunks, cells = time.perf_counter(), 0, 0
+    job = Job(reader, step, str(device), batch_size, len(fields))
+    try:
+        finished = set(sink.begin(fields))
+        todo = [i for i in range(len(fields)) if i not in finished]
+        before = sum(len(fields[i].units) for i in finished), len(finished)
+        total = sum(len(f.units) for f in fields)
+        with (
+            closing(_results(job, [fields[i] for i in todo], shapes, client)) as results,
+            Progress(total, len(fields), finished=before, show=progress) as bar,
+        ):
+            for i, (units, outputs), decoded in results:
+                sink.write(todo[i], units, outputs)
+                chunks, cells = decoded, cells + len(fields[todo[i]].units)
+                bar.advance(len(fields[todo[i]].units))
+    finally:
+        sink.end()
+    return RunStats(cells, len(todo), chunks, time.perf_counter() - start)
 
 
-def _batches(reader: FieldReader, fields: Sequence[Field], batch_size: int) -> Iterator[tuple[list[Field], np.ndarray]]:
-    """Fields in batches of equal size with their pixels, read ahead in a thread."""
-    groups = [list(fields[i : i + batch_size]) for i in range(0, len(fields), batch_size)]
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pastpy-read") as pool:
-        waiting: list[tuple[list[Field], Future[np.ndarray]]] = []
-        for group in groups:
-            width, height = max(f.width for f in group), max(f.height for f in group)
-            # a larger rectangle from the same corner leaves the tokens of the smaller field as they are
-            same = [Field(f.x, f.y, width, height, f.units) for f in group]
-            waiting.append((same, pool.submit(_read_all, reader, same)))
-            if len(waiting) > READ_AHEAD:
-                yield _ready(waiting)
-        while waiting:
-            yield _ready(waiting)
+def _results(job: Job, fields: list[Field], shapes: Units, client: Any) -> Generator[tuple[int, Rows, int]]:
+    if client is None:
+        return job.rows(fields, shapes)
+    from pastpy.engine.spread import rows_from_workers
+
+    return rows_from_workers(job, fields, shapes, client)
 
 
-def _ready(waiting: list[tuple[list[Field], Future[np.ndarray]]]) -> tuple[list[Field], np.ndarray]:
-    group, pixels = waiting.pop(0)
-    return group, pixels.result()
+def _outlines(shapes: Sequence[UnitShapes] | Units, i: int, field: Field) -> UnitShapes:
+    return shapes[i] if isinstance(shapes, Sequence) else shapes.take(field.units, (field.x, field.y))
 
 
-def _read_all(reader: FieldReader, fields: Iterable[Field]) -> np.ndarray:
-    return np.stack([reader.read(f) for f in fields])
+@contextmanager
+def _lanes(device: torch.device, n_fields: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads that compute fields side by side; on a CPU they share out torch's threads.
+
+    How many threads a field gets does not depend on what an earlier run has finished, so that a run that is resumed
+    computes to the same bits.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    n = max(1, min(threads, _MAX_LANES, n_fields)) if device.type == "cpu" else _GPU_LANES
+    each = max(1, threads // n)
+    pool = ThreadPoolExecutor(n, thread_name_prefix="pastpy-lane", initializer=torch.set_num_threads, initargs=(each,))
+    try:
+        yield pool, n
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # threads that are begun later take over what a lane has set
+        torch.set_num_threads(threads)

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-__all__ = ["Field", "plan_fields"]
+if TYPE_CHECKING:
+    from pastpy.engine.encode import TokenEncoder
+    from pastpy.engine.pool import Region
+    from pastpy.engine.read import FieldReader
+    from pastpy.engine.shapes import Units
+
+__all__ = ["Field", "plan_crops", "plan_fields", "plan_units"]
+
+#: Side of a field's core, µm: what its cells need around it adds about a seventh to its side.
+CORE_UM = 1024.0
+#: A slide of fewer fields is divided further, for processors to share, as long as no more than this is encoded for it.
+ENOUGH_FIELDS = 4
+MORE_PIXELS = 1.25
+#: Side of a core in crop mode, target pixels: crops are cut from the resampled field.
+CROP_CORE_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,73 @@ def plan_fields(
         x1, y1 = (np.ceil(high / alignment) * alignment).astype(int)
         fields.append(Field(int(x0), int(y0), int(x1 - x0), int(y1 - y0), units))
     return fields
+
+
+def plan_units(
+    reader: FieldReader,
+    shapes: Units,
+    encoder: TokenEncoder,
+    regions: Sequence[Region],
+    *,
+    target_mpp: float,
+    core_px: int | None = None,
+) -> list[Field]:
+    """Fields for the units that are centred on the image, wide enough for every region.
+
+    Parameters
+    ----------
+    reader
+        The image; units centred beyond it are in no field.
+    shapes
+        Units in target pixels.
+    encoder
+        Says what a token sees, and where fields may begin.
+    regions
+        What is pooled for every unit.
+    target_mpp
+        µm per target pixel.
+    core_px
+        Side of a field's core in target pixels; ``None`` takes 1024 µm, less on small slides.
+    """
+    reach = unit_reach(shapes.extent, encoder, regions, target_mpp=target_mpp)
+    centroids = on_image(reader, shapes.centroids)
+    side = core_px or round(CORE_UM / target_mpp)
+    fields = plan_fields(centroids, reach, core_px=side, halo=encoder.halo, alignment=encoder.alignment)
+    # by the units alone, never by the machine: a run that is resumed must find the same fields
+    while core_px is None and 0 < len(fields) < ENOUGH_FIELDS and side > encoder.alignment:
+        side //= 2
+        smaller = plan_fields(centroids, reach, core_px=side, halo=encoder.halo, alignment=encoder.alignment)
+        if _pixels(smaller) > MORE_PIXELS * _pixels(fields):
+            break
+        fields = smaller
+    return fields
+
+
+def _pixels(fields: Sequence[Field]) -> int:
+    return sum(f.width * f.height for f in fields)
+
+
+def plan_crops(reader: FieldReader, shapes: Units, *, crop_px: int, core_px: int | None = None) -> list[Field]:
+    """Fields that hold a square crop around every unit that is centred on the image."""
+    centroids = on_image(reader, shapes.centroids)
+    # a crop's corner is rounded to whole pixels
+    reach = np.full(len(centroids), crop_px / 2 + 1)
+    return plan_fields(centroids, reach, core_px=core_px or CROP_CORE_PX, halo=0, alignment=1)
+
+
+def unit_reach(
+    extent: np.ndarray, encoder: TokenEncoder, regions: Sequence[Region], *, target_mpp: float
+) -> np.ndarray:
+    """Pixels around its centroid in which a unit needs tokens, float (n,)."""
+    widest = max((r.reach_um for r in regions), default=0.0) / target_mpp
+    return np.maximum(extent, widest) + encoder.stride
+
+
+def on_image(reader: FieldReader, centroids: np.ndarray) -> np.ndarray:
+    """Centroids in target pixels, NaN where they lie beyond the image."""
+    x, y = centroids.T
+    inside = (x >= 0) & (y >= 0) & (x <= reader.width) & (y <= reader.height)
+    return np.where(inside[:, None], centroids, np.nan)
 
 
 def _z_order(cells: np.ndarray) -> np.ndarray:

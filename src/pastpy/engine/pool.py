@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+from pastpy.engine.raster import Grid, disc_mask, shape_mask
+from pastpy.engine.shapes import UnitShapes
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = ["Region", "UnitShapes", "pool_tokens"]
 
-#: (point, edge) pairs tested at once; bounds the memory of the inside test to a few hundred MB.
-_MAX_PAIRS = 8_000_000
+#: Points drawn at once; bounds the memory of a field's pooling to some 100 MB.
+_MAX_POINTS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -30,74 +33,44 @@ class Region:
         whole disc. A unit that covers the disc (a spot, say) is pooled over its shape instead.
     radius_um
         Radius of the disc, µm; not used by ``"shape"``.
+    offset_um
+        Where the disc lies from the centroid, x and y, µm. Such a disc is never replaced by the shape, and may lie
+        beyond the image.
     """
 
     name: str
     kind: Literal["shape", "ring", "disc"]
     radius_um: float = 0.0
+    offset_um: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def reach_um(self) -> float:
+        """Farthest that the region lies from the centroid along either axis, µm, for units smaller than the disc."""
+        return self.radius_um + max(abs(v) for v in self.offset_um)
+
+    @property
+    def at_unit(self) -> bool:
+        """Whether the region lies at the unit itself."""
+        return self.offset_um == (0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class UnitShapes:
-    """Outlines of units in target pixels, as flat arrays.
+class _Tokens:
+    """Geometry of a field's token grid, target pixels."""
 
-    Attributes
-    ----------
-    centroids
-        float64 (n, 2), x and y; NaN where a unit has no place.
-    radius
-        float64 (n,), circle radius; NaN where the outline is a polygon.
-    edges
-        float64 (m, 4): x0, y0, x1, y1 of every polygon edge, holes included.
-    edge_start
-        int64 (n + 1,): edges of unit ``i`` are ``edge_start[i]:edge_start[i + 1]``.
-    """
+    rows: int
+    columns: int
+    stride: int
+    centre: float
+    inside: tuple[float, float, float, float]
 
-    centroids: np.ndarray
-    radius: np.ndarray
-    edges: np.ndarray
-    edge_start: np.ndarray
-
-    @classmethod
-    def from_geometry(cls, geometry: np.ndarray, radius: np.ndarray, centroids: np.ndarray, scale: float) -> UnitShapes:
-        """Flatten shapely polygons and circles, multiplying coordinates by ``scale``."""
-        import shapely
-
-        polygon = ~np.isfinite(radius) & np.isfinite(centroids[:, 0])
-        owner_of = np.flatnonzero(polygon)
-        parts, part_of = shapely.get_parts(geometry[polygon], return_index=True)
-        rings, ring_of = shapely.get_rings(parts, return_index=True)
-        xy, vertex_of = shapely.get_coordinates(rings, return_index=True)
-        inner = vertex_of[1:] == vertex_of[:-1]
-        edges = np.concatenate([xy[:-1], xy[1:]], axis=1)[inner] * scale
-        owner = owner_of[part_of[ring_of[vertex_of[:-1][inner]]]]
-        start = np.r_[0, np.cumsum(np.bincount(owner, minlength=len(radius)))].astype(np.int64)
-        return cls(centroids * scale, radius * scale, edges, start)
-
-    @property
-    def extent(self) -> np.ndarray:
-        """float64 (n,): farthest that a unit's outline lies from its centroid along either axis."""
-        out = np.where(np.isfinite(self.radius), self.radius, 0.0)
-        if len(self.edges):
-            owner = np.repeat(np.arange(len(self.radius)), np.diff(self.edge_start))
-            np.maximum.at(out, owner, np.abs(self.edges[:, :2] - self.centroids[owner]).max(axis=1))
-        return out
-
-    @property
-    def equivalent_radius(self) -> np.ndarray:
-        """float64 (n,): radius of the disc with the unit's area."""
-        x0, y0, x1, y1 = self.edges.T if len(self.edges) else np.zeros((4, 0))
-        owner = np.repeat(np.arange(len(self.radius)), np.diff(self.edge_start))
-        area = np.abs(np.bincount(owner, weights=(x0 * y1 - x1 * y0) / 2, minlength=len(self.radius)))
-        return np.where(np.isfinite(self.radius), self.radius, np.sqrt(area / np.pi))
-
-    def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
-        """Some of the units, in coordinates relative to ``origin``."""
-        counts = np.diff(self.edge_start)[units]
-        start = np.r_[0, np.cumsum(counts)]
-        rows = np.repeat(self.edge_start[units] - start[:-1], counts) + np.arange(start[-1])
-        x, y = origin
-        return UnitShapes(self.centroids[units] - [x, y], self.radius[units], self.edges[rows] - [x, y, x, y], start)
+    def used(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Whether tokens exist and their squares touch the image."""
+        x, y = self.centre + self.stride * column, self.centre + self.stride * row
+        x0, y0, x1, y1 = self.inside
+        half = self.stride / 2
+        used = (column >= 0) & (column < self.columns) & (row >= 0) & (row < self.rows)
+        return used & (x > x0 - half) & (x < x1 + half) & (y > y0 - half) & (y < y1 + half)
 
 
 def pool_tokens(
@@ -111,6 +84,9 @@ def pool_tokens(
     inside: tuple[float, float, float, float],
 ) -> np.ndarray:
     """Mean token of every unit and region, each token weighted by how much of it lies in the region.
+
+    How much is counted on a grid of points that is fixed to the tokens: 4 × 4 in a token's square, 2 × 2 where a disc
+    holds many tokens.
 
     Parameters
     ----------
@@ -133,109 +109,75 @@ def pool_tokens(
     float32 (n, regions, channels); NaN where a region holds no token of the image.
     """
     channels, n_rows, n_cols = tokens.shape
-    flat = tokens.reshape(channels, -1).T
-    n = len(shapes.radius)
-    out = np.full((n, len(regions), channels), np.nan, dtype=np.float32)
+    flat = np.ascontiguousarray(tokens.reshape(channels, -1).T)
+    grid = _Tokens(n_rows, n_cols, stride, token_centre, inside)
+    out = np.full((len(shapes.radius), len(regions), channels), np.nan, dtype=np.float32)
     size = shapes.equivalent_radius
     for i, region in enumerate(regions):
         radius = region.radius_um / target_mpp
-        by_shape = np.full(n, region.kind == "shape") | (size >= radius)
-        unit, token = [], []
+        by_shape = np.full(len(size), region.kind == "shape") | ((size >= radius) & region.at_unit)
+        origin = (-region.offset_um[0] / target_mpp, -region.offset_um[1] / target_mpp)
         for chosen, disc in ((np.flatnonzero(by_shape), None), (np.flatnonzero(~by_shape), radius)):
-            part = shapes.take(chosen, (0.0, 0.0))
-            # a disc of many tokens needs fewer points to be drawn as well
-            per_token = 2 if disc is not None and disc > 4 * stride else 4
-            owner, x, y = _grid_points(part, disc, stride / per_token, token_centre - stride / 2)
-            keep = _in_region(part, owner, x, y, region, disc)
-            unit.append(chosen[owner[keep]])
-            token.append(np.column_stack([x[keep], y[keep]]))
-        weights = _token_weights(
-            np.concatenate(unit), np.concatenate(token), shapes.centroids,
-            shape=(n_rows, n_cols), stride=stride, token_centre=token_centre, inside=inside,
-        )  # fmt: skip
-        total = np.asarray(weights.sum(axis=1)).ravel()
-        found = total > 0
-        out[found, i] = (weights @ flat)[found] / total[found, None]
+            for units in _portions(shapes, chosen, disc, stride):
+                weights = _weights(shapes.take(units, origin), region, disc, grid)
+                total = np.asarray(weights.sum(axis=1)).ravel()
+                found = total > 0
+                out[units[found], i] = (weights @ flat)[found] / total[found, None]
     return out
 
 
-def _grid_points(
-    shapes: UnitShapes, disc: float | None, spacing: float, corner: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points of a regular grid in every unit's bounding box: owner, x and y, flat."""
-    half = shapes.extent if disc is None else np.full(len(shapes.radius), disc)
-    low = np.ceil((shapes.centroids - half[:, None] - corner) / spacing - 0.5).astype(np.int64)
-    high = np.floor((shapes.centroids + half[:, None] - corner) / spacing - 0.5).astype(np.int64)
-    width, height = np.maximum(high - low + 1, 0).T
-    count = width * height
-    owner = np.repeat(np.arange(len(count)), count)
-    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    x = low[owner, 0] + within % np.maximum(width[owner], 1)
-    y = low[owner, 1] + within // np.maximum(width[owner], 1)
-    return owner, corner + (x + 0.5) * spacing, corner + (y + 0.5) * spacing
+def _per_token(disc: float | None, stride: int) -> int:
+    """Points along a token's side; a disc of many tokens needs fewer to be drawn as well."""
+    return 2 if disc is not None and disc > 4 * stride else 4
 
 
-def _in_region(
-    shapes: UnitShapes, owner: np.ndarray, x: np.ndarray, y: np.ndarray, region: Region, disc: float | None
-) -> np.ndarray:
-    """Whether each point lies in its unit's region."""
-    if disc is None:
-        return _in_shape(shapes, owner, x, y)
-    distance2 = (x - shapes.centroids[owner, 0]) ** 2 + (y - shapes.centroids[owner, 1]) ** 2
-    keep = distance2 <= disc**2
-    if region.kind == "ring":
-        # only points within the shape's own box can lie in it
-        extent = shapes.extent[owner]
-        near = (abs(x - shapes.centroids[owner, 0]) <= extent) & (abs(y - shapes.centroids[owner, 1]) <= extent)
-        at = np.flatnonzero(keep & near)
-        keep[at] = ~_in_shape(shapes, owner[at], x[at], y[at])
-    return keep
+def _portions(shapes: UnitShapes, chosen: np.ndarray, disc: float | None, stride: int) -> Iterator[np.ndarray]:
+    """Units in portions of alike size, since all of a portion are drawn on grids of the largest one's size."""
+    if not len(chosen):
+        return
+    half = np.full(len(chosen), disc) if disc is not None else shapes.extent[chosen]
+    order = np.argsort(half, kind="stable")
+    points = (2 * (half[order] + stride) * _per_token(disc, stride) / stride) ** 2
+    start = 0
+    while start < len(order):
+        # no more units than fit with the largest of them, and none more than four times as large as the smallest
+        stop = start + int(np.searchsorted(points[start:], 4 * points[start], side="right"))
+        fits = np.flatnonzero(points[start:stop] * np.arange(1, stop - start + 1) <= _MAX_POINTS)
+        stop = start + max(1, len(fits))
+        yield chosen[order[start:stop]]
+        start = stop
 
 
-def _in_shape(shapes: UnitShapes, owner: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Even-odd test of every point against its own unit's outline (Shimrat, CACM 1962, algorithm 112)."""
-    centre = shapes.centroids[owner]
-    inside = (x - centre[:, 0]) ** 2 + (y - centre[:, 1]) ** 2 <= shapes.radius[owner] ** 2
-    n_edges = np.diff(shapes.edge_start)[owner]
-    pairs = np.cumsum(n_edges)
-    cuts = np.searchsorted(pairs, np.arange(_MAX_PAIRS, pairs[-1] if len(pairs) else 0, _MAX_PAIRS))
-    for at in np.split(np.arange(len(owner)), cuts):
-        counts = n_edges[at]
-        if not counts.sum():
-            continue
-        point = np.repeat(at, counts)
-        edge = np.repeat(shapes.edge_start[owner[at]] - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
-        x0, y0, x1, y1 = shapes.edges[edge].T
-        straddles = (y0 > y[point]) != (y1 > y[point])
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            left = x[point] < x0 + (y[point] - y0) * (x1 - x0) / (y1 - y0)
-        crossings = np.bincount(point[straddles & left] - at[0], minlength=len(at))
-        inside[at] |= crossings % 2 == 1
-    return inside
-
-
-def _token_weights(
-    unit: np.ndarray,
-    xy: np.ndarray,
-    centroids: np.ndarray,
-    *,
-    shape: tuple[int, int],
-    stride: int,
-    token_centre: float,
-    inside: tuple[float, float, float, float],
-) -> csr_array:
+def _weights(shapes: UnitShapes, region: Region, disc: float | None, tokens: _Tokens) -> csr_array:
     """Sparse (n, tokens) counts of a region's points in each token's square, tokens beyond the image left out."""
     from scipy.sparse import csr_array
 
-    n_rows, n_cols = shape
-    missing = np.setdiff1d(np.arange(len(centroids)), unit)
-    unit = np.concatenate([unit, missing])
-    # a region smaller than the point grid takes the token nearest to its centroid
-    xy = np.concatenate([xy, centroids[missing]])
-    col, row = np.floor((xy - token_centre) / stride + 0.5).astype(np.int64).T
-    x, y = token_centre + stride * col, token_centre + stride * row
-    x0, y0, x1, y1 = inside
-    used = (col >= 0) & (col < n_cols) & (row >= 0) & (row < n_rows)
-    used &= (x > x0 - stride / 2) & (x < x1 + stride / 2) & (y > y0 - stride / 2) & (y < y1 + stride / 2)
-    index = (unit[used], row[used] * n_cols + col[used])
-    return csr_array((np.ones(used.sum(), dtype=np.float32), index), shape=(len(centroids), n_rows * n_cols))
+    n, per_token = len(shapes.radius), _per_token(disc, tokens.stride)
+    half = shapes.extent if disc is None else np.full(n, disc)
+    grid = Grid.around(
+        shapes.centroids, half, spacing=tokens.stride / per_token, corner=tokens.centre - tokens.stride / 2,
+        multiple=per_token,
+    )  # fmt: skip
+    if disc is None:
+        mask = shape_mask(shapes, grid)
+    else:
+        mask = disc_mask(shapes.centroids, np.full(n, disc), grid)
+        if region.kind == "ring":
+            mask &= ~shape_mask(shapes, grid)
+    height, width = mask.shape[1] // per_token, mask.shape[2] // per_token
+    count = mask.reshape(n, height, per_token, width, per_token).sum(axis=(2, 4), dtype=np.uint8)
+    unit, row, column = np.nonzero(count)
+    weight = count[unit, row, column].astype(np.float32)
+    row, column = row + grid.low[unit, 1] // per_token, column + grid.low[unit, 0] // per_token
+    # a region smaller than the grid of points takes the token nearest to its centroid
+    missing = np.flatnonzero(np.bincount(unit, minlength=n) == 0)
+    if len(missing):
+        nearest = np.floor((shapes.centroids[missing] - tokens.centre) / tokens.stride + 0.5).astype(np.int64)
+        unit, weight = np.r_[unit, missing], np.r_[weight, np.ones(len(missing), dtype=np.float32)]
+        row, column = np.r_[row, nearest[:, 1]], np.r_[column, nearest[:, 0]]
+    used = tokens.used(row, column)
+    if len(missing):
+        used = np.flatnonzero(used)[np.argsort(unit[used], kind="stable")]
+    unit, index = unit[used], row[used] * tokens.columns + column[used]
+    start = np.r_[0, np.cumsum(np.bincount(unit, minlength=n))]
+    return csr_array((weight[used], index, start), shape=(n, tokens.rows * tokens.columns))

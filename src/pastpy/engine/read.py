@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pastpy.engine.levels import level_geometry
+from pastpy.engine.plan import Field
+
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
     from xarray import DataArray
 
-    from pastpy.engine.plan import Field
+__all__ = ["FieldPixels", "FieldReader", "Window", "resampling_weights", "rgb_channels", "unit_range"]
 
-__all__ = ["FieldReader", "resampling_weights", "rgb_channels", "unit_range"]
+#: Rows and columns of a level: (top, bottom), (left, right), the second of each excluded.
+Window = tuple[tuple[int, int], tuple[int, int]]
+#: Source range of target pixels along an axis, the source pixels of each, and their weights.
+Taps = tuple[tuple[int, int], np.ndarray, "np.ndarray | None"]
 
 
 def rgb_channels(level: DataArray, name: str) -> DataArray:
@@ -67,6 +75,17 @@ class FieldReader:
     name
         Name of the image, for messages.
 
+    Attributes
+    ----------
+    level
+        The pyramid level that is read: the coarsest that is at least as fine as ``target_mpp``.
+    width, height
+        Size of the image in target pixels.
+    zoom
+        Target pixels per pixel of ``level``, x and y.
+    corner
+        Top-left corner of ``level`` in target pixels, x and y; not (0, 0) where a pyramid's writer has dropped pixels.
+
     Raises
     ------
     ValueError
@@ -80,34 +99,128 @@ class FieldReader:
         self.target_per_level0 = mpp / target_mpp
         self.width = full_width * self.target_per_level0
         self.height = full_height * self.target_per_level0
-        # level-to-level factors are the ratio of sizes, as SpatialData defines them
+        # near enough to choose a level by; where its pixels lie is measured
         scales = [(full_width / level.sizes["x"], full_height / level.sizes["y"]) for level in rgb]
         fine_enough = [i for i, (sx, sy) in enumerate(scales) if max(sx, sy) * mpp <= target_mpp * (1 + 1e-6)]
         chosen = fine_enough[-1] if fine_enough else 0
         self.level = rgb[chosen]
-        #: target pixels per level pixel, x and y
-        self.zoom = tuple(s * self.target_per_level0 for s in scales[chosen])
+        geometry = level_geometry(rgb, chosen)
+        self.zoom = tuple(s * self.target_per_level0 for s in geometry.scale)
+        self.corner = tuple(o * self.target_per_level0 for o in geometry.offset)
+
+    def _taps(self, field: Field, axis: str) -> Taps:
+        i = "xy".index(axis)
+        start, n = (field.x, field.width) if axis == "x" else (field.y, field.height)
+        return _taps(start, n, self.zoom[i], self.level.sizes[axis], self.corner[i])
+
+    def window(self, field: Field) -> Window:
+        """The part of the level that a field is made of."""
+        columns, _, _ = self._taps(field, "x")
+        rows, _, _ = self._taps(field, "y")
+        return rows, columns
 
     def read(self, field: Field) -> np.ndarray:
         """Pixels of a field: float32 (3, height, width) in [0, 1]."""
-        cols, wx = resampling_weights(field.x, field.width, self.zoom[0], self.level.sizes["x"])
-        rows, wy = resampling_weights(field.y, field.height, self.zoom[1], self.level.sizes["y"])
-        block = np.asarray(self.level[:, rows[0] : rows[1], cols[0] : cols[1]].data)
-        return np.ascontiguousarray(wy @ unit_range(block, self.name) @ wx.T, dtype=np.float32)
+        rows, columns = self.window(field)
+        return as_unit(self.resample(field, np.asarray(self.level[:, slice(*rows), slice(*columns)].data)), self.name)
+
+    def resample(self, field: Field, block: np.ndarray) -> np.ndarray:
+        """Pixels of a field from those of its window in the level, (3, h, w).
+
+        Returns
+        -------
+        (3, height, width): of the level's own type where the resolutions agree, else float32 in [0, 1].
+        """
+        (left, _), x_taps, x_weight = self._taps(field, "x")
+        (top, _), y_taps, y_weight = self._taps(field, "y")
+        if x_weight is None and y_weight is None:
+            rows, columns = _as_slice(y_taps - top), _as_slice(x_taps - left)
+            return np.ascontiguousarray(block[:, rows][:, :, columns])
+        by_row = _sparse(y_taps - top, y_weight, block.shape[1])
+        by_column = _sparse(x_taps - left, x_weight, block.shape[2])
+        out = np.empty((3, field.height, field.width), dtype=np.float32)
+        for channel, pixels in zip(out, block, strict=True):
+            narrow = by_row @ unit_range(pixels, self.name)
+            channel[:] = (by_column @ np.ascontiguousarray(narrow.T)).T
+        return out
+
+
+@dataclass(frozen=True)
+class FieldPixels:
+    """A field's pixels as the level has them, resampled rectangle by rectangle when they are needed.
+
+    Attributes
+    ----------
+    reader
+        The image.
+    field
+        The field.
+    block
+        Pixels of the field's window in the level, (3, h, w).
+    """
+
+    reader: FieldReader
+    field: Field
+    block: np.ndarray
+
+    def cut(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Pixels (3, height, width) of a rectangle, its corner counted from the field's; as ``resample`` gives them."""
+        part = Field(self.field.x + x, self.field.y + y, width, height, self.field.units)
+        (top, _), (left, _) = self.reader.window(self.field)
+        (y0, y1), (x0, x1) = self.reader.window(part)
+        return self.reader.resample(part, self.block[:, y0 - top : y1 - top, x0 - left : x1 - left])
+
+    def whole(self) -> np.ndarray:
+        """All pixels of the field, (3, height, width)."""
+        return self.reader.resample(self.field, self.block)
+
+
+def as_unit(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Pixels from :meth:`FieldReader.resample` as float32 in [0, 1]."""
+    return pixels if pixels.dtype == np.float32 and pixels.max(initial=0) <= 1 else unit_range(pixels, name)
 
 
 def resampling_weights(start: int, n: int, zoom: float, size: int) -> tuple[tuple[int, int], np.ndarray]:
     """Source range and (n, n_source) weights of ``n`` target pixels from ``start`` along one axis."""
-    centre = (np.arange(start, start + n) + 0.5) / zoom - 0.5
-    if abs(zoom - 1) < 1e-6:
-        centre = np.round(centre)
+    (low, high), taps, weight = _taps(start, n, zoom, size)
+    if weight is None:
+        taps, weight = taps[:, None], np.ones((n, 1), dtype=np.float32)
+    matrix = np.zeros((n, high - low), dtype=np.float32)
+    np.add.at(matrix, (np.arange(n)[:, None], taps - low), weight)
+    return (low, high), matrix
+
+
+def _taps(start: int, n: int, zoom: float, size: int, corner: float = 0.0) -> Taps:
+    """Source range, and the source pixels (n, taps) of each target pixel with their weights.
+
+    Where the resolutions agree there is one source pixel each, taps are (n,), and no weight.
+    """
+    centre = (np.arange(start, start + n) + 0.5 - corner) / zoom - 0.5
+    if abs(zoom - 1) < 1e-6 and abs(corner - round(corner)) < 1e-6:
+        taps = np.clip(np.round(centre).astype(int), 0, size - 1)
+        return (int(taps.min()), int(taps.max()) + 1), taps, None
     support = max(1.0, 1.0 / zoom)
     first = np.floor(centre - support).astype(int) + 1
     taps = first[:, None] + np.arange(int(np.ceil(2 * support)))
     weight = np.clip(1 - np.abs(taps - centre[:, None]) / support, 0, None)
     weight /= weight.sum(axis=1, keepdims=True)
     taps = np.clip(taps, 0, size - 1)
-    low, high = int(taps.min()), int(taps.max()) + 1
-    matrix = np.zeros((n, high - low), dtype=np.float32)
-    np.add.at(matrix, (np.arange(n)[:, None], taps - low), weight.astype(np.float32))
-    return (low, high), matrix
+    return (int(taps.min()), int(taps.max()) + 1), taps, weight.astype(np.float32)
+
+
+def _sparse(taps: np.ndarray, weight: np.ndarray | None, n_source: int) -> csr_array:
+    """Resampling along an axis; sums term by term, so to the same bits in every field, as dense products do not."""
+    from scipy.sparse import csr_array
+
+    if weight is None:
+        taps, weight = taps[:, None], np.ones((len(taps), 1), dtype=np.float32)
+    n, k = taps.shape
+    return csr_array((weight.ravel(), taps.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n_source))
+
+
+def _as_slice(index: np.ndarray) -> slice | np.ndarray:
+    """A slice where an index is a plain range: it copies many times faster."""
+    first = int(index[0])
+    if int(index[-1]) - first == len(index) - 1 and (np.diff(index) == 1).all():
+        return slice(first, first + len(index))
+    return index

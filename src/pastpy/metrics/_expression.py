@@ -1,19 +1,46 @@
-"""``past.metrics.expression``: predicted against measured expression, a row a gene."""
+"""``past.metrics.expression``: predicted against measured expression, a row a gene or a row a unit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pastpy import _keys
+from pastpy.metrics._bootstrap import bootstrap_groups
+from pastpy.metrics._columns import column_scores, nb_deviance, nb_theta
+from pastpy.metrics._maps import morans_i, rasterize, spacing, ssim
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import pandas as pd
 
-__all__ = ["expression"]
+__all__ = ["aligned", "expression", "group_scores"]
+
+#: Scores that every call gives, in the order of the columns.
+SCORES = ("pearson", "spearman", "mse", "auroc")
 
 
-def expression(predicted: pd.DataFrame, measured: pd.DataFrame, *, genes: list[str] | None = None) -> pd.DataFrame:
-    """Agreement of predicted and measured expression for every gene.
+def expression(
+    predicted: pd.DataFrame,
+    measured: pd.DataFrame,
+    *,
+    genes: Sequence[str] | None = None,
+    by: Literal["gene", "unit"] = "gene",
+    groups: pd.Series | Mapping[Any, str] | None = None,
+    counts: pd.DataFrame | None = None,
+    depth: pd.Series | None = None,
+    theta: pd.Series | None = None,
+    target_sum: float = _keys.TARGET_SUM,
+    coordinates: pd.DataFrame | None = None,
+    raster_um: float | None = None,
+    n_boot: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Agreement of predicted and measured expression for every gene, or for every cell or spot.
 
     Parameters
     ----------
@@ -22,18 +49,54 @@ def expression(predicted: pd.DataFrame, measured: pd.DataFrame, *, genes: list[s
         gene.
     genes
         Genes to score; by default those in both frames.
+    by
+        ``"gene"``: a row a gene, over units. ``"unit"``: a row a cell or spot, over genes.
+    groups
+        Donor (or section) of every unit, indexed by unit. Scores are then made within each group and averaged, so that
+        knowing which group a unit is from earns nothing, and get an interval from resampling groups. Only with
+        ``by="gene"``.
+    counts
+        Raw counts (units × genes); adds the negative binomial deviance of the predicted share times ``depth``.
+    depth
+        Counts of every unit over all its genes, also those not scored; needed with ``counts``.
+    theta
+        Inverse dispersion of every gene; by default the moment estimate around the gene's mean share in ``counts``,
+        which is the same for all predictions of one data set.
+    target_sum
+        Depth to which ``predicted`` is scaled, for the deviance.
+    coordinates
+        Frame (units × 2), µm; adds the similarity of maps and Moran's I, each within a group.
+    raster_um
+        Pixel of the maps, µm; by default the median distance of nearest neighbours.
+    n_boot, confidence, seed
+        Of the intervals.
 
     Returns
     -------
-    Frame with one row a gene: ``pearson``, ``spearman`` (NaN for a gene that is constant in either), ``mse``, and
-    ``n``, the number of units scored.
+    Frame with one row a gene (or unit):
+
+    - ``pearson``, ``spearman``: NaN where ``reason`` is not empty.
+    - ``mse``; ``n``, the number of units scored; ``auroc``, how well ``predicted`` tells units with ``measured`` > 0
+      from the others, NaN if there is only one kind; ``reason``, why there is no correlation ("constant in measured",
+      "constant in predicted", "fewer than 3 units"), else empty.
+    - with ``counts``: ``nb_deviance``, mean over units, and ``nb_d2``, the share of the deviance of the gene's mean that
+      is explained.
+    - with ``coordinates``: ``ssim`` of the rasterised maps, ``morans_i_predicted``, ``morans_i_measured``.
+    - with ``groups``: of each score the mean over groups that have one, ``<score>_lower`` and ``<score>_upper`` (NaN
+      with one group), and ``n_groups``, the groups with a correlation.
 
     Raises
     ------
     ValueError
-        If the frames share no unit, or an index is not unique.
+        If the frames share no unit, an index is not unique, a unit has no group, or arguments do not go together.
     KeyError
-        If a gene is in only one of the frames.
+        If a gene is in only one of the frames, or ``counts``, ``depth``, ``theta`` or ``coordinates`` lack a unit or
+        gene.
+
+    References
+    ----------
+    Li et al., Nat Methods 19:662 (2022), doi:10.1038/s41592-022-01480-9 (similarity of maps). Hesterberg, The American
+    Statistician 69:371 (2015), doi:10.1080/00031305.2015.1089789 (intervals with few groups).
 
     Examples
     --------
@@ -43,12 +106,67 @@ def expression(predicted: pd.DataFrame, measured: pd.DataFrame, *, genes: list[s
     1.0
     """
     import pandas as pd
-    from scipy.stats import rankdata
 
+    p, m = aligned(predicted, measured, genes)
+    if by not in ("gene", "unit"):
+        raise ValueError(f"by={by!r} is unknown; use 'gene' or 'unit'")
+    if by == "unit":
+        given = {"groups": groups, "counts": counts, "coordinates": coordinates}
+        wrong = [name for name, value in given.items() if value is not None]
+        if wrong:
+            raise ValueError(f"by='unit' scores one unit at a time, so {wrong} do not apply; leave them out")
+        rows = column_scores(p.to_numpy().T, m.to_numpy().T)
+        return pd.DataFrame(_ordered(rows), index=pd.Index(p.index, name="unit"))
+    extras = _Extras.of(p, counts, depth, theta, target_sum, coordinates, raster_um)
+    labels = _labels(groups, p.index)
+    per_group = [_scores(p, m, np.flatnonzero(labels == g), extras) for g in np.unique(labels)]
+    index = pd.Index(p.columns, name="gene")
+    if groups is None:
+        return pd.DataFrame(_ordered(per_group[0]), index=index)
+    return pd.DataFrame(_over_groups(per_group, n_boot=n_boot, confidence=confidence, seed=seed), index=index)
+
+
+def group_scores(
+    predicted: pd.DataFrame,
+    measured: pd.DataFrame,
+    groups: pd.Series | Mapping[Any, str],
+    *,
+    genes: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Scores of every gene in every group, one row each: the table under the averages of :func:`expression`.
+
+    Returns
+    -------
+    Frame with columns ``group``, ``gene``, ``pearson``, ``spearman``, ``mse``, ``n``, ``auroc``, ``reason``.
+    """
+    import pandas as pd
+
+    p, m = aligned(predicted, measured, genes)
+    labels = _labels(groups, p.index)
+    rows = []
+    for group in np.unique(labels):
+        at = np.flatnonzero(labels == group)
+        scores = _ordered(column_scores(p.to_numpy()[at], m.to_numpy()[at]))
+        rows.append(pd.DataFrame({"group": group, "gene": p.columns, **scores}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def aligned(
+    predicted: pd.DataFrame, measured: pd.DataFrame, genes: Sequence[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both frames over the units and genes that are scored, float64, in the order of ``predicted``.
+
+    Raises
+    ------
+    ValueError
+        If an index is not unique, or no unit is in both.
+    KeyError
+        If a gene is in only one of them.
+    """
     for name, frame in (("predicted", predicted), ("measured", measured)):
         if not frame.index.is_unique or not frame.columns.is_unique:
             raise ValueError(f"{name} has a unit or a gene twice; make its index and columns unique")
-    units = predicted.index.intersection(measured.index)
+    units = predicted.index.intersection(measured.index, sort=False)
     if len(units) == 0:
         raise ValueError(
             f"predicted and measured share no unit (index like {predicted.index[:2].tolist()} and "
@@ -58,28 +176,130 @@ def expression(predicted: pd.DataFrame, measured: pd.DataFrame, *, genes: list[s
     absent = [g for g in names if g not in predicted.columns or g not in measured.columns]
     if absent:
         raise KeyError(f"{len(absent)} genes are not in both frames, e.g. {absent[:5]}")
-    p = predicted.loc[units, names].to_numpy(dtype=float)
-    m = measured.loc[units, names].to_numpy(dtype=float)
-    rows = []
-    for j in range(len(names)):
-        both = np.isfinite(p[:, j]) & np.isfinite(m[:, j])
-        x, y = p[both, j], m[both, j]
-        rows.append(
-            {
-                "pearson": _pearson(x, y),
-                "spearman": _pearson(rankdata(x), rankdata(y)),
-                "mse": float(np.mean((x - y) ** 2)) if len(x) else np.nan,
-                "n": int(both.sum()),
-            }
+    return predicted.loc[units, names].astype(np.float64), measured.loc[units, names].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Extras:
+    """What the optional scores need, in the order of the scored units and genes; ``None`` where not asked for."""
+
+    counts: np.ndarray | None
+    mu: np.ndarray | None
+    mean: np.ndarray | None
+    theta: np.ndarray | None
+    coordinates: np.ndarray | None
+    pixel: float | None
+
+    @classmethod
+    def of(
+        cls,
+        predicted: pd.DataFrame,
+        counts: pd.DataFrame | None,
+        depth: pd.Series | None,
+        theta: pd.Series | None,
+        target_sum: float,
+        coordinates: pd.DataFrame | None,
+        raster_um: float | None,
+    ) -> _Extras:
+        where = None if coordinates is None else _rows("coordinates", coordinates, predicted.index)
+        if where is not None and where.shape[1:] != (2,):
+            raise ValueError(f"coordinates must have two columns, x and y in µm, got shape {where.shape}")
+        if counts is None:
+            if depth is not None or theta is not None:
+                raise ValueError("depth= and theta= are for the deviance of counts; pass counts= as well")
+            return cls(None, None, None, None, where, raster_um)
+        if depth is None:
+            raise ValueError("counts= needs depth=, the counts of every unit over all its genes")
+        y = _rows("counts", counts, predicted.index, predicted.columns)
+        total = _rows("depth", depth, predicted.index)[:, None]
+        known = np.isfinite(y) & np.isfinite(total)
+        exposure = np.where(known, total, 0.0).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(known, y, 0.0).sum(axis=0) / exposure
+        # half a count in all units together: a share of zero or below would make every count impossible
+        floor = 0.5 / np.maximum(exposure, 1.0)
+        predicted_share = np.expm1(predicted.to_numpy()) / target_sum
+        mean = total * np.maximum(share, floor)
+        spread = nb_theta(y, mean) if theta is None else _rows("theta", theta, predicted.columns)
+        return cls(y, total * np.maximum(predicted_share, floor), mean, spread, where, raster_um)
+
+
+def _scores(p: pd.DataFrame, m: pd.DataFrame, at: np.ndarray, extras: _Extras) -> dict[str, np.ndarray]:
+    """All scores of the units ``at``, arrays (genes,)."""
+    predicted, measured = p.to_numpy()[at], m.to_numpy()[at]
+    out = column_scores(predicted, measured)
+    if extras.counts is not None and extras.mu is not None and extras.mean is not None and extras.theta is not None:
+        known = np.isfinite(extras.counts[at]) & np.isfinite(extras.mu[at])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fit, null = (
+                np.where(known, nb_deviance(extras.counts[at], mu[at], extras.theta), 0.0).sum(axis=0)
+                for mu in (extras.mu, extras.mean)
+            )
+            out["nb_deviance"] = fit / known.sum(axis=0)
+            out["nb_d2"] = np.where(null > 0, 1 - fit / null, np.nan)
+    if extras.coordinates is not None:
+        out |= _map_scores(predicted, measured, extras.coordinates[at], extras.pixel)
+    return out
+
+
+def _map_scores(
+    predicted: np.ndarray, measured: np.ndarray, where: np.ndarray, pixel: float | None
+) -> dict[str, np.ndarray]:
+    scored = np.flatnonzero((np.isfinite(predicted) & np.isfinite(measured)).any(axis=0))
+    out = {name: np.full(predicted.shape[1], np.nan) for name in ("ssim", "morans_i_predicted", "morans_i_measured")}
+    if not len(scored):
+        return out
+    known = np.isfinite(where).all(axis=1)
+    known &= np.isfinite(predicted[:, scored]).all(axis=1) & np.isfinite(measured[:, scored]).all(axis=1)
+    x, y, where = predicted[np.ix_(known, scored)], measured[np.ix_(known, scored)], where[known]
+    if len(where) < 3:
+        return out
+    side = spacing(where) if pixel is None else pixel
+    out["ssim"][scored] = ssim(rasterize(x, where, side), rasterize(y, where, side))
+    out["morans_i_predicted"][scored], out["morans_i_measured"][scored] = morans_i(x, where), morans_i(y, where)
+    return out
+
+
+def _over_groups(per_group: list[dict[str, np.ndarray]], **boot: Any) -> dict[str, np.ndarray]:
+    out: dict[str, np.ndarray] = {}
+    names = [name for name in _ordered(per_group[0]) if name not in ("n", "reason")]
+    for name in names:
+        mean, lower, upper = bootstrap_groups(np.stack([g[name] for g in per_group]), **boot)
+        out |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
+    scored = np.stack([g["reason"] == "" for g in per_group])
+    reasons = np.stack([g["reason"] for g in per_group])
+    # a gene without any group to score it in says why in the words of the first group
+    out["reason"] = np.where(scored.any(axis=0), "", reasons[0])
+    return {**out, "n": np.sum([g["n"] for g in per_group], axis=0), "n_groups": scored.sum(axis=0)}
+
+
+def _ordered(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    first = ("pearson", "spearman", "mse", "n", "auroc")
+    rest = [name for name in scores if name not in first and name != "reason"]
+    return {name: scores[name] for name in (*first, *rest, "reason")}
+
+
+def _labels(groups: pd.Series | Mapping[Any, str] | None, units: pd.Index) -> np.ndarray:
+    import pandas as pd
+
+    if groups is None:
+        return np.zeros(len(units), dtype=int)
+    labels = pd.Series(groups).reindex(units)
+    if labels.isna().any():
+        raise ValueError(
+            f"{int(labels.isna().sum())} units have no group, e.g. {labels.index[labels.isna()][:3].tolist()}; give "
+            "every unit its donor"
         )
-    return pd.DataFrame(rows, index=pd.Index(names, name="gene"), columns=["pearson", "spearman", "mse", "n"])
+    return labels.astype(str).to_numpy()
 
 
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    if len(x) < 3:
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    norm = np.sqrt((x @ x) * (y @ y))
-    # rounding leaves a constant vector with a tiny remainder, which is no variation
-    constant = min(x @ x, y @ y) <= 1e-20 * max(len(x), 1)
-    return float("nan") if constant or norm == 0 else float(x @ y / norm)
+def _rows(name: str, values: pd.DataFrame | pd.Series, units: pd.Index, columns: pd.Index | None = None) -> np.ndarray:
+    absent = units.difference(values.index)
+    if len(absent):
+        raise KeyError(f"{name} lacks {len(absent)} of the scored rows, e.g. {absent[:3].tolist()}")
+    if columns is None:
+        return values.loc[units].to_numpy(dtype=float)
+    missing = columns.difference(values.columns)
+    if len(missing):
+        raise KeyError(f"{name} lacks {len(missing)} of the scored genes, e.g. {missing[:3].tolist()}")
+    return values.loc[units, columns].to_numpy(dtype=float)

@@ -5,23 +5,53 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from pastpy.models.config import PASTConfig
+from pastpy.models.config import PASTConfig, context_grid
 from pastpy.models.registry import available, load
 
 if TYPE_CHECKING:
+    from pastpy.models.adapters import DenseEncoder, WindowEncoder
+    from pastpy.models.backbones import create_backbone
+    from pastpy.models.encoders import build_encoder
+    from pastpy.models.export import export_onnx
+    from pastpy.models.fit import misfits
+    from pastpy.models.neighbours import nearest_cells
     from pastpy.models.past import PAST, ModelCard
     from pastpy.models.released import ReleasedPAST
     from pastpy.models.released_import import convert_released
     from pastpy.models.tokenizer import tokenize
 
-__all__ = ["PAST", "ModelCard", "PASTConfig", "ReleasedPAST", "available", "convert_released", "load", "tokenize"]
+__all__ = [
+    "PAST",
+    "DenseEncoder",
+    "ModelCard",
+    "PASTConfig",
+    "ReleasedPAST",
+    "WindowEncoder",
+    "available",
+    "build_encoder",
+    "context_grid",
+    "convert_released",
+    "create_backbone",
+    "export_onnx",
+    "load",
+    "misfits",
+    "nearest_cells",
+    "tokenize",
+]
 
 # modules that import torch, loaded when one of their names is asked for
 _LAZY = {
     "PAST": "past",
+    "DenseEncoder": "adapters",
     "ModelCard": "past",
     "ReleasedPAST": "released",
+    "WindowEncoder": "adapters",
+    "build_encoder": "encoders",
     "convert_released": "released_import",
+    "create_backbone": "backbones",
+    "export_onnx": "export",
+    "misfits": "fit",
+    "nearest_cells": "neighbours",
     "tokenize": "tokenizer",
 }
 

@@ -10,40 +10,57 @@ from typing import TYPE_CHECKING
 from pastpy.models.config import PASTConfig
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from pastpy.models.past import PAST
 
 __all__ = ["load_model", "model_sha256", "save_model"]
 
 CONFIG, WEIGHTS, GENES, CARD = "config.json", "model.safetensors", "genes.parquet", "card.json"
+#: Entries of the card: hashes of the files beside it, and of a backbone that is not among them.
+FILE_HASHES, BACKBONE_HASH = "sha256", "backbone_sha256"
 
 
 def save_model(model: PAST, folder: Path) -> None:
-    """Write a model's four files into ``folder``."""
+    """Write a model's four files into ``folder``; the card holds the hashes of weights and genes."""
     from safetensors.torch import save_file
+
+    from pastpy.models.encoders import backbone_sha256
 
     folder.mkdir(parents=True, exist_ok=True)
     model.config.to_json(folder / CONFIG)
     model.card.genes.to_parquet(folder / GENES, index=False)
-    (folder / CARD).write_text(json.dumps(model.card.facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / WEIGHTS)
+    save_file({name: value.contiguous() for name, value in _stored(model).items()}, folder / WEIGHTS)
     # safetensors makes its files readable by their owner alone; a package's data are for everybody
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode & 0o777)
+    facts = {**model.card.facts, FILE_HASHES: {name: file_sha256(folder / name) for name in (WEIGHTS, GENES)}}
+    if not model.config.store_backbone:
+        facts[BACKBONE_HASH] = backbone_sha256(model.image_encoder)
+    (folder / CARD).write_text(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def load_model(folder: Path) -> PAST:
+def load_model(folder: Path, *, backbone: nn.Module | None = None) -> PAST:
     """Read a model that :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    folder
+        The model's folder.
+    backbone
+        Image backbone, for a model whose own is not stored with it and has no name.
 
     Raises
     ------
     FileNotFoundError
         If one of the files is missing; the message names it.
     ValueError
-        If the weights do not fit the configuration; the message names the entries.
+        If the weights do not fit the configuration, a file is not the one that the card was written for, or the
+        backbone is not the one that the model was trained with; the message names what.
     """
     import pandas as pd
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+    from pastpy.models.encoders import backbone_sha256
     from pastpy.models.past import PAST, ModelCard
 
     missing = [name for name in (CONFIG, WEIGHTS, GENES, CARD) if not (folder / name).is_file()]
@@ -53,12 +70,36 @@ def load_model(folder: Path) -> PAST:
             f"and {CARD}: save it again with model.save(folder)"
         )
     card = ModelCard(pd.read_parquet(folder / GENES), json.loads((folder / CARD).read_text()))
-    model = PAST(PASTConfig.from_json(folder / CONFIG), card)
+    model = PAST(PASTConfig.from_json(folder / CONFIG), card, backbone=backbone)
+    weights = _read_weights(folder, model)
+    _check_hashes(folder, card.facts.get(FILE_HASHES, {}))
+    if not model.config.store_backbone and backbone_sha256(model.image_encoder) != card.facts.get(BACKBONE_HASH):
+        raise ValueError(
+            f"backbone {model.config.backbone!r} has other weights than the one that {str(folder)!r} was trained with; "
+            "get the same release of it"
+        )
+    model.load_state_dict(weights, strict=model.config.store_backbone)
+    model.sha256 = model_sha256(folder)
+    return model.eval()
+
+
+def _stored(model: PAST) -> dict[str, torch.Tensor]:
+    """State of a model, without a backbone that is to stay where it is."""
+    state = model.state_dict()
+    if model.config.store_backbone:
+        return state
+    return {k: v for k, v in state.items() if not k.startswith("image_encoder.") or ".lora_" in k}
+
+
+def _read_weights(folder: Path, model: PAST) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         weights = load_file(folder / WEIGHTS)
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS} cannot be read as safetensors ({error}); copy the model again") from error
-    wanted = model.state_dict()
+    wanted = _stored(model)
     wrong = sorted(
         set(wanted) ^ set(weights) | {k for k in set(wanted) & set(weights) if wanted[k].shape != weights[k].shape}
     )
@@ -67,12 +108,25 @@ def load_model(folder: Path) -> PAST:
             f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {len(wrong)} entries are missing, unexpected or of "
             f"another shape, first {wrong[:3]}; the files come from different models"
         )
-    model.load_state_dict(weights)
-    model.sha256 = model_sha256(folder)
-    return model.eval()
+    return weights
+
+
+def _check_hashes(folder: Path, hashes: dict[str, str]) -> None:
+    for name, expected in hashes.items():
+        found = file_sha256(folder / name)
+        if found != expected:
+            raise ValueError(
+                f"{folder / name} is not the file that {CARD} was written for: its SHA-256 is {found[:12]}…, the card "
+                f"says {expected[:12]}…; copy the model again, or save it anew with model.save(folder)"
+            )
 
 
 def model_sha256(folder: Path) -> str:
     """SHA-256 of a model's weights file, hexadecimal."""
-    with (folder / WEIGHTS).open("rb") as file:
+    return file_sha256(folder / WEIGHTS)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,6 +21,8 @@ class ImageEncoder(nn.Module):
     ----------
     config
         Names the backbone, the stage at which it is cut, and the pixel statistics.
+    full
+        The whole network; made anew, with random weights, by default.
 
     Attributes
     ----------
@@ -34,12 +36,17 @@ class ImageEncoder(nn.Module):
 
     mean: torch.Tensor
     std: torch.Tensor
+    #: A token sees only its surroundings, so a crop may be of any size.
+    crop_px: int | None = None
 
-    def __init__(self, config: PASTConfig) -> None:
+    def __init__(self, config: PASTConfig, full: Any = None) -> None:
         super().__init__()
         import timm
 
-        full: Any = timm.create_model(config.backbone, pretrained=False)
+        if config.backbone_stage is None:
+            raise ValueError(f"backbone {config.backbone!r} is cut at a stage; set backbone_stage")
+        if full is None:
+            full = timm.create_model(config.backbone, pretrained=False, **config.backbone_options)
         self.network = cut_and_folded(full, config.backbone_stage)
         self.register_buffer("mean", torch.tensor(config.image_mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(config.image_std).view(1, -1, 1, 1), persistent=False)

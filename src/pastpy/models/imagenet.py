@@ -47,8 +47,16 @@ def load_imagenet_lite0() -> nn.Module:
     return model.eval()
 
 
-def load_imagenet_backbone(encoder: ImageEncoder, stage: int) -> None:
-    """Copy the ImageNet weights into an image encoder cut from ``tf_efficientnet_lite0`` at ``stage``."""
+def load_imagenet_backbone(encoder: ImageEncoder, stage: int | None) -> None:
+    """Copy the ImageNet weights into an image encoder cut from ``tf_efficientnet_lite0`` at ``stage``.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is not cut at a stage, and so is none of this backbone.
+    """
     from pastpy.models.image import cut_and_folded
 
+    if stage is None:
+        raise ValueError("these weights are for tf_efficientnet_lite0 cut at a stage; set backbone_stage")
     encoder.network.load_state_dict(cut_and_folded(load_imagenet_lite0(), stage).state_dict())

@@ -11,10 +11,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pastpy.engine.pool import UnitShapes, pool_tokens
+from pastpy.models.blocks import Block, length_groups
+from pastpy.models.context import ContextPlace
+from pastpy.models.crops import pool_crops
 from pastpy.models.decoder import GeneDecoder
+from pastpy.models.encoders import build_encoder
 from pastpy.models.expression import ExpressionEncoder
-from pastpy.models.image import ImageEncoder
+from pastpy.models.joint import JointHead, normalised_sum
+from pastpy.models.neighbours import NeighbourContext
+from pastpy.models.tokens import join_tokens as join_tokens
+from pastpy.models.tokens import known_depth as known_depth
+from pastpy.models.tokens import pad_rows as pad_rows
+from pastpy.models.tokens import split_absent, unknown_as_nan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PAST", "ModelCard"]
 
-#: Radius of the disc that stands for a nucleus where only a crop is known, µm.
-NUCLEUS_RADIUS_UM = 4.0
 #: Cells decoded at once; with a vocabulary of 20,000 genes this stays below 2 GB.
 DECODE_ROWS = 512
 
@@ -41,7 +47,7 @@ class ModelCard:
         One row a gene of the vocabulary: ``gene``, ``variable`` (bool: among the most variable genes of the training
         spots, over which scores are averaged), ``trusted`` (bool: reaches a stated validation r), ``validation_r``
         (Pearson r on the validation section), ``q05`` and ``q95`` (quantiles of the predicted expression over the
-        training cells).
+        training cells); optional ``trained`` (bool: the decoder has seen counts of it; else its prediction is NaN).
     facts
         Plain JSON-like values: data, licence, training command, scores, limits.
     """
@@ -62,6 +68,8 @@ class PAST(nn.Module):
         Architecture.
     card
         Vocabulary and facts of the model.
+    backbone
+        Image backbone, where it is not one that the configuration can name; see :func:`pastpy.models.build_encoder`.
 
     References
     ----------
@@ -79,8 +87,9 @@ class PAST(nn.Module):
     feature_std: torch.Tensor
     image_centre: torch.Tensor
     expression_centre: torch.Tensor
+    trained_genes: torch.Tensor
 
-    def __init__(self, config: PASTConfig, card: ModelCard) -> None:
+    def __init__(self, config: PASTConfig, card: ModelCard, *, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.config, self.card = config, card
         #: SHA-256 of the weights file that the model was loaded from
@@ -88,23 +97,48 @@ class PAST(nn.Module):
         self.gene_names: list[str] = card.genes["gene"].astype(str).tolist()
         self.gene_index = {gene: i for i, gene in enumerate(self.gene_names)}
         n_genes, n_regions, dim = len(self.gene_names), len(config.regions), config.dim
-        self.image_encoder = ImageEncoder(config)
+        self.image_encoder = build_encoder(config, backbone)
         channels = self.image_encoder.channels
         self.register_buffer("feature_mean", torch.zeros(n_regions, channels))
         self.register_buffer("feature_std", torch.ones(n_regions, channels))
         self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in config.regions])
         self.token_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.cell_encoder = ExpressionEncoder(n_genes, dim, config.expression_tokens, config.heads, config.dropout)
+        self.cell_encoder = ExpressionEncoder(
+            n_genes, dim, config.expression_tokens, config.heads, config.dropout, layers=config.expression_layers,
+            technologies=config.technologies, gene_tokens=config.gene_tokens,
+        )  # fmt: skip
         self.image_projection = nn.Linear(n_regions * dim, config.embedding_dim)
         self.cell_projection = nn.Linear(config.expression_tokens * dim, config.embedding_dim)
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
-        self.decoder = GeneDecoder(n_genes, dim, config.heads)
+        self.decoder = GeneDecoder(n_genes, dim, config.heads, zero_inflation=config.zero_inflation)
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
         self.background = nn.Parameter(torch.zeros(n_genes))
         self.log_background_amount = nn.Parameter(torch.zeros(()))
+        self.fusion = nn.ModuleList([Block(dim, config.heads, config.dropout) for _ in range(config.fusion_layers)])
+        self._add_options(config)
+        trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
+        self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
+
+    def _add_options(self, config: PASTConfig) -> None:
+        """Parts that the configuration asks for; without them nothing is drawn, stored or computed."""
+        offsets = [region.offset_um for region in config.regions]
+        self.context = ContextPlace(offsets, config.dim) if any(offset != (0.0, 0.0) for offset in offsets) else None
+        self.joint = JointHead(config.dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
+        self.neighbour_context = (
+            NeighbourContext(config.dim, config.heads, config.neighbour_radius_um) if config.neighbours else None
+        )
+        if config.logit_bias:
+            self.logit_bias = nn.Parameter(torch.tensor(-10.0))
+
+    def train(self, mode: bool = True) -> PAST:
+        """Switch to training; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        if self.config.backbone_training == "frozen":
+            self.image_encoder.eval()
+        return self
 
     @property
     def image_stats(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -112,27 +146,104 @@ class PAST(nn.Module):
         return self.config.image_mean, self.config.image_std
 
     @property
+    def mode(self) -> str:
+        """How cells are read by default, ``"dense"`` or ``"crop"``."""
+        return self.config.mode
+
+    @property
+    def crop_px(self) -> int | None:
+        """Side of a crop at the model's µm/px, where the backbone wants a certain one."""
+        return self.image_encoder.crop_px
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.log_theta.device
 
     def image_tokens(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, regions, dim)."""
-        x = (pooled - self.feature_mean) / self.feature_std
-        x = torch.stack([layer(x[:, i]) for i, layer in enumerate(self.region_in)], dim=1)
+        """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, regions, dim).
+
+        A region that holds no token of the image is NaN, before and after; all others do not depend on it.
+        """
+        standardised, absent = split_absent((pooled - self.feature_mean) / self.feature_std)
+        tokens = self.region_tokens(standardised)
+        return tokens if absent is None else tokens.masked_fill(absent[..., None], float("nan"))
+
+    def region_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Standardised features of all regions, float32 (n, regions, channels), as model tokens."""
+        x = torch.stack([layer(standardised[:, i]) for i, layer in enumerate(self.region_in)], dim=1)
+        if self.context is not None:
+            x = x + self.context()
         return self.dropout(self.token_norm(F.gelu(x)))
+
+    def add_neighbours(self, tokens: torch.Tensor, index: torch.Tensor, distance_um: torch.Tensor) -> torch.Tensor:
+        """Image tokens of all cells, (n, regions, dim), that know those of their neighbours.
+
+        Parameters
+        ----------
+        tokens
+            From :meth:`image_tokens`.
+        index, distance_um
+            From :func:`pastpy.models.nearest_cells`, (n, k) each.
+
+        Raises
+        ------
+        ValueError
+            If the model was made without neighbours.
+        """
+        if self.neighbour_context is None:
+            raise ValueError(
+                f"model {self.config.name!r} has no neighbour context; set neighbours in its configuration"
+            )
+        return self.neighbour_context(tokens, index, distance_um)
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Image tokens (n, regions, dim) in the joint space, centred, not yet normalised."""
-        return self.image_projection(tokens.flatten(1)) - self.image_centre
+        return self.image_projection(split_absent(tokens)[0].flatten(1)) - self.image_centre
 
     def project_expression(self, tokens: torch.Tensor) -> torch.Tensor:
         """Expression tokens (n, t, dim) in the joint space, centred, not yet normalised."""
-        return self.cell_projection(tokens.flatten(1)) - self.expression_centre
+        summary, _ = split_absent(tokens[:, : self.config.expression_tokens])
+        return self.cell_projection(summary.flatten(1)) - self.expression_centre
+
+    def embed_joint(
+        self, image_tokens: torch.Tensor | None = None, expression_tokens: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Embedding of cells from both modalities, or from either.
+
+        Parameters
+        ----------
+        image_tokens, expression_tokens
+            float32 (n, t, dim); a modality that a cell lacks is NaN.
+
+        Returns
+        -------
+        float32 (n, embedding_dim), L2-normalised; NaN where a cell has neither.
+        """
+        if self.joint is None:
+            parts = ((self.project_image, image_tokens), (self.project_expression, expression_tokens))
+            sides = [unknown_as_nan(project(tokens), tokens) for project, tokens in parts if tokens is not None]
+            return normalised_sum(sides[0], sides[-1])
+        tokens, padding = join_tokens(image_tokens, expression_tokens)
+        if padding is None:
+            return F.normalize(self.joint(self.fuse(tokens)), dim=1)
+        nowhere = padding.all(dim=1)
+        padding = padding & ~nowhere[:, None]
+        found = F.normalize(self.joint(self.fuse(tokens, padding), padding), dim=1)
+        return found.masked_fill(nowhere[:, None], float("nan"))
+
+    def fuse(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens (n, t, dim) of both modalities that have seen each other; as they are without fusion layers."""
+        for layer in self.fusion:
+            tokens = layer(tokens, padding)
+        return tokens
 
     def log_profile(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
-        """Log of the predicted share of every gene of the vocabulary, (n, genes); each row sums to one."""
-        return self.decoder(tokens, padding).log_softmax(dim=1)
+        """Log of the predicted share of every gene, (n, genes); each row sums to one over the genes ever trained."""
+        logits = self.decoder(self.fuse(tokens, padding), padding)
+        if not self.trained_genes.all():
+            logits = logits.masked_fill(~self.trained_genes, float("-inf"))
+        return logits.log_softmax(dim=1)
 
     def embed_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed crops centred on a cell.
@@ -150,35 +261,40 @@ class PAST(nn.Module):
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone tokens pooled around the middle of normalised crops, float32 (n, regions, channels)."""
-        import numpy as np
-
-        encoder, mpp = self.image_encoder, self.config.target_mpp
-        height, width = pixels.shape[-2:]
-        grids = encoder(pixels.to(self.device)).detach().float().cpu().numpy()
-        cell = UnitShapes(
-            np.array([[width / 2, height / 2]]), np.array([NUCLEUS_RADIUS_UM / mpp]), np.zeros((0, 4)), np.zeros(2, int)
+        return pool_crops(
+            self.image_encoder, pixels.to(self.device), self.config.regions, target_mpp=self.config.target_mpp
         )
-        pooled = [
-            pool_tokens(
-                grid, cell, self.config.regions, stride=encoder.stride, token_centre=encoder.token_centre,
-                target_mpp=mpp, inside=(0, 0, width, height),
-            )[0]
-            for grid in grids
-        ]  # fmt: skip
-        return torch.from_numpy(np.stack(pooled)).to(self.device)
 
-    def encode_counts(self, counts: csr_matrix, columns: np.ndarray) -> torch.Tensor:
-        """Expression tokens of cells, (n, t, dim).
+    def encode_counts(
+        self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Expression tokens of cells, (n, t, dim); NaN where a cell has no count of a known gene.
+
+        Cells are encoded in groups of similar length, so that little is spent on padding.
 
         Parameters
         ----------
         counts
-            Sparse (n, g) counts; every row has a positive sum over the known genes.
+            Sparse (n, g) counts.
         columns
             int64 (g,), position of each column's gene in the vocabulary, −1 where unknown.
+        technology
+            int64 (n,) from ``cell_encoder.technology_index``.
         """
         genes, values = pad_rows(counts, columns)
-        return self.cell_encoder(genes.to(self.device), values.to(self.device))
+        lengths = (genes >= 0).sum(dim=1)
+        n_tokens = self.config.expression_tokens + (genes.shape[1] if self.config.gene_tokens else 0)
+        out = torch.full((len(genes), n_tokens, self.config.dim), float("nan"), device=self.device)
+        for rows in length_groups(lengths):
+            rows = rows[lengths[rows] > 0]
+            if not len(rows):
+                continue
+            longest = int(lengths[rows].max())
+            told = None if technology is None else technology[rows.to(technology.device)].to(self.device)
+            part = (genes[rows, :longest].to(self.device), values[rows, :longest].to(self.device), told)
+            tokens = self.cell_encoder(*part)
+            out[rows.to(self.device), : tokens.shape[1]] = tokens.to(out.dtype)
+        return out
 
     def embed_expression(self, counts: Any, genes: Sequence[str]) -> torch.Tensor:
         """Embed measured counts.
@@ -233,17 +349,28 @@ class PAST(nn.Module):
             bool (n,): False where a cell's expression tokens are to be ignored.
         genes
             int64 (g,), positions in the vocabulary; all by default.
+
+        Returns
+        -------
+        NaN for genes that the decoder was never trained on, and for cells without any token.
         """
         tokens, padding = join_tokens(image_tokens, expression_tokens, has_expression)
+        nowhere = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+        if padding is not None:
+            nowhere = padding.all(dim=1)
+            padding = padding & ~nowhere[:, None]
+        chosen = slice(None) if genes is None else genes
+        unknown = ~self.trained_genes[chosen]
         parts = []
         for rows in torch.arange(len(tokens)).split(DECODE_ROWS):
-            share = self.log_profile(tokens[rows], None if padding is None else padding[rows]).exp()
-            parts.append(share if genes is None else share[:, genes])
+            share = self.log_profile(tokens[rows], None if padding is None else padding[rows])[:, chosen].exp()
+            parts.append(share.masked_fill(unknown | nowhere[rows, None], float("nan")))
         return torch.cat(parts)
 
     def theta(self) -> np.ndarray:
-        """Inverse dispersion of every gene, float64 (genes,)."""
-        return self.log_theta.detach().exp().double().cpu().numpy()
+        """Inverse dispersion of every gene, float64 (genes,); NaN for genes never trained."""
+        theta = self.log_theta.detach().exp().double().masked_fill(~self.trained_genes, float("nan"))
+        return theta.cpu().numpy()
 
     def trusted_genes(self) -> list[str]:
         """Genes that the model card trusts, best validation score first."""
@@ -257,48 +384,8 @@ class PAST(nn.Module):
         save_model(self, Path(folder))
 
     def trained_parameters(self) -> Iterator[nn.Parameter]:
-        """Parameters outside the image backbone."""
-        backbone = {id(p) for p in self.image_encoder.parameters()}
-        return (p for p in self.parameters() if id(p) not in backbone)
-
-
-def join_tokens(
-    image_tokens: torch.Tensor | None,
-    expression_tokens: torch.Tensor | None,
-    has_expression: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Tokens of both modalities side by side, and which of them are padding."""
-    if image_tokens is None or expression_tokens is None:
-        only = expression_tokens if image_tokens is None else image_tokens
-        if only is None:
-            raise ValueError("a prediction needs image tokens, expression tokens, or both; got neither")
-        return only, None
-    tokens = torch.cat([image_tokens, expression_tokens], dim=1)
-    if has_expression is None:
-        return tokens, None
-    padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    padding[:, image_tokens.shape[1] :] = ~has_expression[:, None]
-    return tokens, padding
-
-
-def known_depth(counts: csr_matrix, columns: np.ndarray) -> np.ndarray:
-    """Counts of each cell over the genes that the model knows, float64 (n,)."""
-    import numpy as np
-
-    return np.asarray(counts @ (columns >= 0).astype(float)).ravel()
-
-
-def pad_rows(counts: csr_matrix, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Non-zero known counts of each row, left-aligned: genes int64 and values float32, (n, k), padded with −1 and 0."""
-    import numpy as np
-
-    known = counts[:, np.flatnonzero(columns >= 0)].tocsr()
-    known.eliminate_zeros()
-    vocabulary = columns[columns >= 0]
-    lengths = np.diff(known.indptr)
-    at = np.arange(known.nnz) - np.repeat(known.indptr[:-1], lengths)
-    rows = np.repeat(np.arange(known.shape[0]), lengths)
-    genes = np.full((known.shape[0], int(lengths.max(initial=1))), -1, dtype=np.int64)
-    values = np.zeros(genes.shape, dtype=np.float32)
-    genes[rows, at], values[rows, at] = vocabulary[known.indices], known.data
-    return torch.from_numpy(genes), torch.from_numpy(values)
+        """Parameters to train: all outside the image backbone, and of it what ``backbone_training`` says."""
+        how = self.config.backbone_training
+        for name, parameter in self.named_parameters():
+            if not name.startswith("image_encoder.") or how == "full" or (how == "lora" and ".lora_" in name):
+                yield parameter

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from pastpy.pp._alignment import check_alignment
+from pastpy.pp._normalize_stain import normalize_stain
 from pastpy.pp._nuclei import segment_nuclei
+from pastpy.pp._stain_qc import stain_qc
+from pastpy.pp._tissue import find_tissue
+from pastpy.pp._tissue_mask import TissueMaskParameters
 from pastpy.pp._watershed import NucleiParameters
 
-__all__ = ["NucleiParameters", "segment_nuclei"]
+__all__ = [
+    "NucleiParameters",
+    "TissueMaskParameters",
+    "check_alignment",
+    "find_tissue",
+    "normalize_stain",
+    "segment_nuclei",
+    "stain_qc",
+]

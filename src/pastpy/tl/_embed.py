@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,25 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._provenance import record
-from pastpy.tl import _inputs
+from pastpy.tl import _inputs, _released, _run_image, _slides
+from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from pastpy.models.past import PAST
+    from pastpy.models import PAST, ReleasedPAST
 
 __all__ = ["embed"]
+
+#: Rows whose tokens are joined at once; bounds memory.
+_ROWS = 16384
 
 
 def embed(
     sdata: SpatialData | AnnData | str | Path | Sequence[Any],
-    model: str | Path | PAST = "past-mini",
+    model: str | Path | PAST | ReleasedPAST = "past-mini",
     *,
     modality: _inputs.Modality = "auto",
     mode: str | None = None,
@@ -36,12 +40,16 @@ def embed(
     table_key: str | None = None,
     mpp: float | None = None,
     coordinate_system: str = _keys.COORDINATE_SYSTEM,
+    on_misaligned: _inputs.OnMisaligned = "warn",
+    tokenizer: Mapping[str, Any] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     key_added: str = _keys.PAST,
+    client: Any = None,
+    resume: str | Path | None = None,
     progress: bool = True,
     copy: bool = False,
-) -> AnnData | list[AnnData] | None:
+) -> AnnData | list[AnnData | None] | None:
     """Embed every row of a table in the space shared by images and transcriptomes.
 
     Parameters
@@ -50,12 +58,13 @@ def embed(
         SpatialData with an H&E image, shapes and a table that annotates them; an AnnData (expression only); the path
         of a SpatialData zarr store, whose table is written back; or a list of these.
     model
-        Bundled name, model folder, or a loaded model.
+        Bundled name, model folder, released checkpoint, or a loaded model.
     modality
         ``"auto"`` uses what a row has; ``"image"``, ``"expression"`` or ``"both"`` insist.
     mode
         ``"dense"`` encodes each field once and pools every cell's tokens from it; ``"crop"`` gives every cell a field
-        of its own (the reference, many times slower, same result). ``None`` is the model's own.
+        of its own (the reference, many times slower). ``None`` is the model's own: dense for past-mini, where both
+        agree; crop for the released PAST, whose dense use is another quantity and warned of.
     layer
         Layer with raw counts; ``None`` means ``X``.
     image_key, shapes_key, table_key
@@ -64,33 +73,49 @@ def embed(
         µm per level-0 pixel of the image, if the reader did not store it or stored it wrongly.
     coordinate_system
         Coordinate system in which image and shapes meet.
+    on_misaligned
+        What to do where the table's shapes do not lie on the tissue of the image: ``"warn"``, ``"raise"`` or
+        ``"ignore"``.
+    tokenizer
+        For the released PAST: what :func:`pastpy.models.tokenize` needs beside counts and genes (``vocabulary``,
+        ``assay``, ``means``, …). Without it expression is left out.
     device
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
     batch_size
-        Fields encoded together.
+        Tiles of a field, or crops, encoded together; found by itself by default, and halved when memory runs out.
     key_added
         Stem of the result slots.
+    client
+        ``dask.distributed.Client`` over whose workers the fields of the image are spread.
+    resume
+        Zarr store to which results of the image are streamed; the same call goes on there after it was killed, to the
+        same bits. For a list, a folder of such stores.
     progress
-        Show a progress bar.
+        Show a progress bar, and a report of a list.
     copy
         Return a changed copy of the table and leave the object as it was.
 
     Returns
     -------
-    ``None``, or the changed copy (a list of them for a list). Fills
+    ``None``, or the changed copy (a list of them for a list, ``None`` for those that failed). Fills
 
     - ``table.obsm["X_past_image"]``, ``["X_past_expression"]``, ``["X_past"]``: float32 (n, d), L2-normalised, NaN
-      where the modality is absent; ``X_past`` is the normalised sum of those that are there.
+      where the modality is absent; ``X_past`` is the normalised sum of those that are there, or what the model itself
+      makes of both.
     - ``table.obs["past_valid"]``: False where a row has neither.
     - ``table.obsm["spatial"]``: µm from the image's top-left corner.
     - ``table.uns["past"]["embed"]``: what is needed to repeat the call.
+
+    Of a list, an object that fails does not stop the others: a warning at the end names it. If all fail, the first
+    one's exception is raised.
 
     Raises
     ------
     KeyError
         If an element cannot be found, or there are several to choose from.
     ValueError
-        If µm/px is unknown, counts are not counts, or the model does not fit.
+        If µm/px is unknown, counts are not counts, the model does not fit, or ``resume`` holds results of another
+        model, µm/px or image.
 
     References
     ----------
@@ -104,60 +129,138 @@ def embed(
     >>> sdata["spots"].obsm["X_past"].shape[0] == sdata["spots"].n_obs
     True
     """
-    loaded = _inputs.load_model(model, device)
-    work = partial(
-        _embed_one, model=loaded, modality=modality, mode=mode, layer=layer, image_key=image_key,
-        shapes_key=shapes_key, table_key=table_key, mpp=mpp, coordinate_system=coordinate_system,
-        batch_size=batch_size, key_added=key_added, progress=progress,
+    options = _inputs.Options(
+        modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
+        mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned, device=device,
+        batch_size=batch_size, key_added=key_added, client=client, progress=progress,
     )  # fmt: skip
-    return _inputs.apply(sdata, work, copy=copy)
+    loaded = _inputs.load_model(model, device)
+    work = partial(_embed_one, embedding=_embedding_of(loaded, tokenizer), options=options)
+    return _slides.apply(sdata, work, copy=copy, resume=resume, progress=progress)
+
+
+def _embedding_of(
+    model: PAST | ReleasedPAST, tokenizer: Mapping[str, Any] | None
+) -> Callable[[SpatialData | AnnData, _inputs.Options], _Embeddings]:
+    """How a model embeds an object."""
+    from pastpy.models import PAST
+
+    if not isinstance(model, PAST):
+        return partial(_embed_released, model, tokenizer)
+    if tokenizer is not None:
+        raise ValueError("tokenizer= is for the released PAST; this model reads counts by gene symbols")
+    return partial(_embed_past, model)
+
+
+@dataclass
+class _Embeddings:
+    """What is written: embeddings float32 (n, d) of each modality and of both, NaN where there is none."""
+
+    table: AnnData
+    spatial_um: np.ndarray | None
+    image: np.ndarray
+    expression: np.ndarray
+    joint: np.ndarray | None
+    facts: dict[str, Any]
 
 
 def _embed_one(
     data: SpatialData | AnnData,
     *,
     copy: bool,
-    model: PAST,
-    modality: _inputs.Modality,
-    mode: str | None,
-    layer: str | None,
-    image_key: str | None,
-    shapes_key: str | None,
-    table_key: str | None,
-    mpp: float | None,
-    coordinate_system: str,
-    batch_size: int | None,
-    key_added: str,
-    progress: bool,
+    resume: str | Path | None,
+    embedding: Callable[[SpatialData | AnnData, _inputs.Options], _Embeddings],
+    options: _inputs.Options,
 ) -> AnnData:
-    mode = _inputs.check_mode(mode)
-    inputs = _inputs.gather(
-        data, model, modality=modality, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system,
-    )  # fmt: skip
-    n, dim = inputs.table.n_obs, model.config.embedding_dim
-    image = expression = np.full((n, dim), np.nan, dtype=np.float32)
-    facts = {**_inputs.model_facts(model), "mode": mode, "modality": modality, "layer": layer}
-    if inputs.image is not None:
-        sink = _inputs.run_image(
-            inputs.image, model, partial(_image_head, model), n=n, mode=mode, batch_size=batch_size, progress=progress
-        )
-        image = sink["embedding"] if "embedding" in sink else image
-        facts |= inputs.image.facts
-    if inputs.expression is not None:
-        expression = _expression_embedding(model, inputs.expression)
-    table = inputs.table.copy() if copy else inputs.table
-    _write(table, _keys.Slots(key_added), image, expression)
-    if inputs.image is not None:
-        _inputs.write_spatial(table, inputs.image.spatial_um)
-    record(table, "embed", {**facts, "key_added": key_added})
+    found = embedding(data, replace(options, resume=resume))
+    table = found.table.copy() if copy else found.table
+    joint = found.joint if found.joint is not None else joint_embedding(found.image, found.expression)
+    _write(table, _keys.Slots(options.key_added), found.image, found.expression, joint)
+    if found.spatial_um is not None:
+        _inputs.write_spatial(table, found.spatial_um)
+    record(table, "embed", {**found.facts, **options.facts()})
     return table
 
 
-def _image_head(model: PAST, pooled: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
+def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Options) -> _Embeddings:
+    """Embeddings of a model of pastpy's."""
+    inputs = _inputs.gather(data, model, options)
+    mode = options.mode or model.mode
+    n, dim = inputs.table.n_obs, model.config.embedding_dim
+    image = expression = np.full((n, dim), np.nan, dtype=np.float32)
+    facts = {**_inputs.model_facts(model), "mode": mode, **(inputs.image.facts if inputs.image else {})}
+    spatial_um = None if inputs.image is None else inputs.image.spatial_um
+    if inputs.expression is not None:
+        expression = _expression_embedding(model, inputs.expression)
+    if model.joint is not None or (inputs.image is not None and model.config.neighbours):
+        image, joint = _from_tokens(model, inputs, options, mode)
+        return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
+    if inputs.image is not None:
+        step = _run_image.past_step(model, mode, _ImageEmbedding(model))
+        identity = {"output": "embedding", "mode": mode}
+        sink = _run_image.run_image(inputs.image, model, step, options, identity=identity)
+        image = sink["embedding"] if "embedding" in sink else image
+    return _Embeddings(inputs.table, spatial_um, image, expression, None, facts)
+
+
+class _ImageEmbedding(_run_image.PastHead):
+    """Image tokens in the joint space."""
+
+    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
+        """L2-normalised embeddings."""
+        from torch.nn import functional as F
+
+        return {"embedding": F.normalize(self.model.project_image(tokens), dim=1)}
+
+
+def _from_tokens(
+    model: PAST, inputs: _inputs.Inputs, options: _inputs.Options, mode: str
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image embeddings, and joint ones of a model that makes them itself, where these need the tokens of all cells."""
+    import torch
     from torch.nn import functional as F
 
-    return {"embedding": F.normalize(model.project_image(model.image_tokens(pooled)), dim=1)}
+    n, dim = inputs.table.n_obs, model.config.embedding_dim
+    image = np.full((n, dim), np.nan, dtype=np.float32)
+    joint = image.copy() if model.joint is not None else None
+    tokens = None if inputs.image is None else _run_image.image_tokens(inputs.image, model, options, mode)
+    with torch.inference_mode():
+        for rows in np.array_split(np.arange(n), -(-n // _ROWS)):
+            part = None if tokens is None else tokens[rows[0] : rows[-1] + 1]
+            if part is not None:
+                seen = ~part.isnan().flatten(1).all(dim=1)
+                embedded = F.normalize(model.project_image(part), dim=1)
+                image[rows] = embedded.masked_fill(~seen[:, None], float("nan")).cpu().numpy()
+            if joint is not None:
+                cells = inputs.expression
+                measured = None if cells is None else model.encode_counts(cells.counts[rows], cells.columns)
+                joint[rows] = model.embed_joint(part, measured).cpu().numpy()
+    return image, joint
+
+
+def _embed_released(
+    model: ReleasedPAST, tokenizer: Mapping[str, Any] | None, data: SpatialData | AnnData, options: _inputs.Options
+) -> _Embeddings:
+    """Embeddings of the released PAST."""
+    mode, target_mpp = options.mode or model.mode, model.target_mpp or _released.CROP_MPP
+    table, pixels, name = _inputs.gather_table(data, options, target_mpp=target_mpp)
+    image = expression = np.full((table.n_obs, model.embedding_dim), np.nan, dtype=np.float32)
+    facts: dict[str, Any] = {**_inputs.model_facts(model), "mode": mode}
+    counts = None
+    if options.modality != "image":
+        required = pixels is None or options.modality != "auto"
+        counts = _released.gather_counts(table, options, tokenizer, required=required, name=name)
+    if pixels is not None:
+        _released.check_mpp(pixels.facts["mpp"], target_mpp, pixels.facts["image_key"])
+        step = _released.released_step(model, mode, target_mpp=target_mpp)
+        identity = {"output": "embedding", "mode": mode}
+        sink = _run_image.run_image(pixels, model, step, options, identity=identity)
+        image = sink["embedding"] if "embedding" in sink else image
+        facts |= pixels.facts
+    if counts is not None and tokenizer is not None:
+        expression, facts["tokens"] = _released.embed_counts(model, counts, table.var_names.tolist(), tokenizer)
+    spatial_um = None if pixels is None else pixels.spatial_um
+    return _Embeddings(table, spatial_um, image, expression, None, facts)
 
 
 def _expression_embedding(model: PAST, inputs: _inputs.ExpressionInput) -> np.ndarray:
@@ -176,24 +279,24 @@ def joint_embedding(image: np.ndarray, expression: np.ndarray) -> np.ndarray:
     >>> joint_embedding(np.array([[1.0, 0.0]]), np.array([[np.nan, np.nan]])).tolist()
     [[1.0, 0.0]]
     """
-    absent = np.isnan(image).all(axis=1) & np.isnan(expression).all(axis=1)
-    total = np.nan_to_num(image) + np.nan_to_num(expression)
-    joint = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-    joint[absent] = np.nan
-    return joint.astype(np.float32)
+    joint = np.empty(image.shape, dtype=np.float32)
+    for start in range(0, len(image), _ROWS):
+        rows = slice(start, start + _ROWS)
+        absent = np.isnan(image[rows]).all(axis=1) & np.isnan(expression[rows]).all(axis=1)
+        total = np.nan_to_num(image[rows]) + np.nan_to_num(expression[rows])
+        joint[rows] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+        joint[rows][absent] = np.nan
+    return joint
 
 
-def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np.ndarray) -> None:
-    joint = joint_embedding(image, expression)
+def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np.ndarray, joint: np.ndarray) -> None:
     valid = np.isfinite(joint).all(axis=1)
     table.obsm[slots.embedding_image] = image
     table.obsm[slots.embedding_expression] = expression
     table.obsm[slots.embedding] = joint
     table.obs[slots.valid] = valid
     if not valid.all():
-        warnings.warn(
+        warn_user(
             f"{int((~valid).sum())} of {len(valid)} rows could not be embedded (no pixels inside the image and no "
-            f"counts of known genes); keep the others with table[table.obs[{slots.valid!r}]]",
-            UserWarning,
-            stacklevel=4,
+            f"counts of known genes); keep the others with table[table.obs[{slots.valid!r}]]"
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,15 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._provenance import record
-from pastpy.tl import _inputs
+from pastpy.tl import _inputs, _run_image, _slides
+from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
     import torch
     from anndata import AnnData
     from spatialdata import SpatialData
 
-    from pastpy.models.past import PAST
+    from pastpy.models import PAST
 
 __all__ = ["impute_expression"]
 
@@ -27,6 +28,8 @@ __all__ = ["impute_expression"]
 MAX_OBSM_GENES = 500
 #: Two-sided level of the predictive interval.
 INTERVAL = 0.9
+#: Rows whose tokens are decoded at once.
+_ROWS = 4096
 
 
 def impute_expression(
@@ -45,12 +48,15 @@ def impute_expression(
     table_key: str | None = None,
     mpp: float | None = None,
     coordinate_system: str = _keys.COORDINATE_SYSTEM,
+    on_misaligned: _inputs.OnMisaligned = "warn",
     device: str = "auto",
     batch_size: int | None = None,
     key_added: str = _keys.PAST,
+    client: Any = None,
+    resume: str | Path | None = None,
     progress: bool = True,
     copy: bool = False,
-) -> AnnData | list[AnnData] | None:
+) -> AnnData | list[AnnData | None] | None:
     """Predict the expression of every row of a table from its image, its measured genes, or both.
 
     Parameters
@@ -73,12 +79,14 @@ def impute_expression(
         Write the prediction as ``X`` of a new table of this name instead of ``obsm``; needed above 500 genes.
     modality
         ``"auto"`` uses what a row has; use ``"image"`` to predict measured genes from the image alone.
-    mode, layer, image_key, shapes_key, table_key, mpp, coordinate_system, device, batch_size, key_added, progress, copy
+    mode, layer, image_key, shapes_key, table_key, mpp, coordinate_system, on_misaligned
+        As in :func:`pastpy.tl.embed`.
+    device, batch_size, key_added, client, resume, progress, copy
         As in :func:`pastpy.tl.embed`.
 
     Returns
     -------
-    ``None``, or the changed copy of the table (a list of them for a list). Fills
+    ``None``, or the changed copy of the table (a list of them for a list, ``None`` for those that failed). Fills
 
     - ``table.obsm["past_expression"]``: frame (n, genes), float32, log1p(target_sum · μ_g / Σμ), the sum over the
       model's whole vocabulary; NaN rows where there is nothing to predict from.
@@ -107,7 +115,12 @@ def impute_expression(
     >>> sdata["spots"].obsm["past_expression"].columns.tolist()
     ['ERBB2', 'KRT8']
     """
-    loaded = _inputs.load_model(model, device)
+    options = _inputs.Options(
+        modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
+        mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned, device=device,
+        batch_size=batch_size, key_added=key_added, client=client, progress=progress,
+    )  # fmt: skip
+    loaded = _inputs.load_past(model, device)
     chosen = _choose_genes(loaded, genes, table_added)
     if not target_sum > 0:
         raise ValueError(f"target_sum must be positive, got {target_sum!r}")
@@ -115,11 +128,9 @@ def impute_expression(
         raise ValueError("copy=True returns a table and table_added= adds one to the object; use one of them")
     work = partial(
         _impute_one, model=loaded, genes=chosen, uncertainty=uncertainty, target_sum=target_sum,
-        table_added=table_added, modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key,
-        table_key=table_key, mpp=mpp, coordinate_system=coordinate_system, batch_size=batch_size, key_added=key_added,
-        progress=progress,
+        table_added=table_added, options=options,
     )  # fmt: skip
-    return _inputs.apply(sdata, work, copy=copy)
+    return _slides.apply(sdata, work, copy=copy, resume=resume, progress=progress)
 
 
 def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | None) -> list[str]:
@@ -144,11 +155,9 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
         )
     unknown = [g for g in names if g not in model.gene_index]
     if unknown:
-        warnings.warn(
+        warn_user(
             f"{len(unknown)} of {len(names)} genes are not in the vocabulary of {model.config.name!r} and come out as "
-            f"NaN, e.g. {unknown[:5]}",
-            UserWarning,
-            stacklevel=3,
+            f"NaN, e.g. {unknown[:5]}"
         )
     return names
 
@@ -157,39 +166,28 @@ def _impute_one(
     data: SpatialData | AnnData,
     *,
     copy: bool,
+    resume: str | Path | None,
     model: PAST,
     genes: list[str],
     uncertainty: bool,
     target_sum: float,
     table_added: str | None,
-    modality: _inputs.Modality,
-    mode: str | None,
-    layer: str | None,
-    image_key: str | None,
-    shapes_key: str | None,
-    table_key: str | None,
-    mpp: float | None,
-    coordinate_system: str,
-    batch_size: int | None,
-    key_added: str,
-    progress: bool,
+    options: _inputs.Options,
 ) -> AnnData:
     import pandas as pd
 
-    mode = _inputs.check_mode(mode)
-    inputs = _inputs.gather(
-        data, model, modality=modality, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system,
-    )  # fmt: skip
+    options = replace(options, resume=resume)
+    mode = options.mode or model.mode
+    inputs = _inputs.gather(data, model, options)
     if table_added is not None:
         _check_table_added(data, table_added)
     columns = model.columns_of(genes)
-    share = _predict(inputs, model, columns, mode=mode, batch_size=batch_size, progress=progress)
+    share = _predict(inputs, model, columns, options, mode)
     table = inputs.table.copy() if copy else inputs.table
     frames = {"": np.log1p(target_sum * share)}
     facts = {
-        **_inputs.model_facts(model), "mode": mode, "modality": modality, "layer": layer, "target_sum": target_sum,
-        "key_added": key_added, **(inputs.image.facts if inputs.image is not None else {}), **_card_facts(model, genes),
+        **_inputs.model_facts(model), "mode": mode, "target_sum": target_sum, **options.facts(),
+        **(inputs.image.facts if inputs.image is not None else {}), **_card_facts(model, genes),
     }  # fmt: skip
     if uncertainty:
         depth = float(model.card.facts["depth"])
@@ -200,7 +198,7 @@ def _impute_one(
     if table_added is not None:
         target = _new_table(data, table, table_added, genes, frames)
     else:
-        slots = _keys.Slots(key_added)
+        slots = _keys.Slots(options.key_added)
         for suffix, values in frames.items():
             table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=genes)
     if inputs.image is not None:
@@ -210,7 +208,7 @@ def _impute_one(
 
 
 def _predict(
-    inputs: _inputs.Inputs, model: PAST, columns: np.ndarray, *, mode: str, batch_size: int | None, progress: bool
+    inputs: _inputs.Inputs, model: PAST, columns: np.ndarray, options: _inputs.Options, mode: str
 ) -> np.ndarray:
     """Predicted share of each gene, float32 (n, g); NaN where nothing is known of a row or a gene."""
     import torch
@@ -220,42 +218,82 @@ def _predict(
     known = np.flatnonzero(columns >= 0)
     if not len(known):
         return share
-    chosen = torch.from_numpy(columns[known]).to(model.device)
+    head = _Shares(model, inputs.expression, columns[known])
     left = np.ones(n, dtype=bool)
     if inputs.image is not None:
-        head = partial(_image_head, model, inputs.expression, chosen)
-        sink = _inputs.run_image(inputs.image, model, head, n=n, mode=mode, batch_size=batch_size, progress=progress)
-        if "share" in sink:
-            share[:, known] = sink["share"]
-            left = np.asarray(np.isnan(share[:, known]).all(axis=1))
+        share[:, known] = _from_image(inputs.image, model, head, options, mode)
+        left = np.asarray(np.isnan(share[:, known]).all(axis=1))
     if inputs.expression is not None:
         rows = np.flatnonzero(left & inputs.expression.has_counts)
         with torch.inference_mode():
             for part in np.array_split(rows, max(1, -(-len(rows) // 512))):
                 if len(part):
                     tokens = model.encode_counts(inputs.expression.counts[part], inputs.expression.columns)
-                    predicted = model.predict_expression(expression_tokens=tokens, genes=chosen)
+                    predicted = model.predict_expression(expression_tokens=tokens, genes=head.genes(model.device))
                     share[np.ix_(part, known)] = predicted.cpu().numpy()
     return share
 
 
-def _image_head(
-    model: PAST,
-    expression: _inputs.ExpressionInput | None,
-    genes: torch.Tensor,
-    pooled: torch.Tensor,
-    units: np.ndarray,
-) -> dict[str, torch.Tensor]:
+def _from_image(
+    inputs: _inputs.ImageInput, model: PAST, head: _Shares, options: _inputs.Options, mode: str
+) -> np.ndarray:
+    """Shares of rows with pixels, float32 (n, g)."""
     import torch
 
-    image_tokens = model.image_tokens(pooled)
-    measured = np.zeros(len(units), dtype=bool) if expression is None else expression.has_counts[units]
-    if expression is None or not measured.any():
-        return {"share": model.predict_expression(image_tokens, genes=genes)}
-    has = torch.from_numpy(measured).to(pooled.device)
-    tokens = image_tokens.new_zeros(len(units), model.config.expression_tokens, model.config.dim)
-    tokens[has] = model.encode_counts(expression.counts[units[measured]], expression.columns)
-    return {"share": model.predict_expression(image_tokens, tokens, has_expression=has, genes=genes)}
+    n = len(inputs.spatial_um)
+    if not model.config.neighbours:
+        step = _run_image.past_step(model, mode, head)
+        sink = _run_image.run_image(inputs, model, step, options, identity={"mode": mode, **head.identity()})
+        return sink["share"] if "share" in sink else np.full((n, len(head.columns)), np.nan, dtype=np.float32)
+    tokens = _run_image.image_tokens(inputs, model, options, mode)
+    share = np.full((n, len(head.columns)), np.nan, dtype=np.float32)
+    rows = torch.nonzero(~tokens.isnan().flatten(1).all(dim=1)).ravel()
+    with torch.inference_mode():
+        for part in rows.split(_ROWS):
+            at = part.cpu().numpy()
+            share[at] = head.outputs(tokens[part], at)["share"].cpu().numpy()
+    return share
+
+
+@dataclass
+class _Shares(_run_image.PastHead):
+    """Predicted shares of some genes, from image tokens and, where measured, from counts.
+
+    Attributes
+    ----------
+    expression
+        Measured counts of all rows, if any.
+    columns
+        int64 (g,), positions of the genes in the model's vocabulary.
+    """
+
+    expression: _inputs.ExpressionInput | None
+    columns: np.ndarray
+
+    def genes(self, device: torch.device) -> torch.Tensor:
+        """The positions as a tensor."""
+        import torch
+
+        return torch.from_numpy(self.columns).to(device)
+
+    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
+        """Shares, (n, g)."""
+        genes, cells = self.genes(tokens.device), self.expression
+        if cells is None or not cells.has_counts[units].any():
+            return {"share": self.model.predict_expression(tokens, genes=genes)}
+        measured = self.model.encode_counts(cells.counts[units], cells.columns)
+        return {"share": self.model.predict_expression(tokens, measured, genes=genes)}
+
+    def identity(self) -> dict[str, Any]:
+        """Hashes of the genes and counts."""
+        from pastpy.engine import array_fingerprint
+
+        cells = self.expression
+        counts = "none"
+        if cells is not None:
+            c = cells.counts
+            counts = array_fingerprint(c.data, c.indices, c.indptr, cells.columns)
+        return {"output": "share", "genes": array_fingerprint(self.columns), "counts": counts}
 
 
 def predictive_spread(

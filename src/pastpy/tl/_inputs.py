@@ -2,30 +2,67 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from anndata import AnnData
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
-    from pastpy.engine import FieldReader, UnitShapes
-    from pastpy.models.past import PAST
+    from pastpy.engine import FieldReader, Outlines
+    from pastpy.models import PAST, ReleasedPAST
+
+    Model = PAST | ReleasedPAST
 
 Modality = Literal["auto", "image", "expression", "both"]
 MODALITIES = ("auto", "image", "expression", "both")
+OnMisaligned = Literal["warn", "raise", "ignore"]
 
 #: Units wider than this are spots or bins that hold many cells, µm.
 CELL_DIAMETER_UM = 25.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments that ``embed`` and ``impute_expression`` share; see :func:`pastpy.tl.embed`."""
+
+    modality: Modality = "auto"
+    mode: str | None = None
+    layer: str | None = None
+    image_key: str | None = None
+    shapes_key: str | None = None
+    table_key: str | None = None
+    mpp: float | None = None
+    coordinate_system: str = _keys.COORDINATE_SYSTEM
+    on_misaligned: OnMisaligned = "warn"
+    device: str = "auto"
+    batch_size: int | None = None
+    key_added: str = _keys.PAST
+    client: Any = None
+    resume: str | Path | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("modality", MODALITIES), ("on_misaligned", get_args(OnMisaligned))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; use one of {list(known)}")
+        if self.mode not in (None, "dense", "crop"):
+            raise ValueError(f"mode={self.mode!r} is unknown; use 'dense', 'crop', or None for the model's own")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size!r} must be at least 1, or None to have it found")
+
+    def facts(self) -> dict[str, Any]:
+        """What of the options decides the result, for provenance."""
+        return {"modality": self.modality, "layer": self.layer, "key_added": self.key_added}
 
 
 @dataclass
@@ -45,7 +82,7 @@ class ImageInput:
     """
 
     reader: FieldReader
-    shapes: UnitShapes
+    shapes: Outlines
     spatial_um: np.ndarray
     facts: dict[str, Any]
 
@@ -78,93 +115,112 @@ class Inputs:
     expression: ExpressionInput | None
 
 
-def load_model(model: str | Path | PAST, device: str) -> PAST:
-    """The model itself, or the one of that name or folder, on the device and in evaluation mode."""
+def load_model(model: str | Path | Model, device: str) -> Model:
+    """The model itself, or the one of that name or path, on the device and in evaluation mode.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
     from pastpy import models
     from pastpy.engine import resolve_device
-    from pastpy.models.past import PAST
 
     loaded = model if not isinstance(model, str | Path) else models.load(model, device=device)
-    if not isinstance(loaded, PAST):
+    if not isinstance(loaded, models.PAST | models.ReleasedPAST):
         raise TypeError(
-            f"{type(loaded).__name__} cannot be used here yet: embed its crops and tokens with model.embed_image and "
-            "model.embed_tokens, or pass a pastpy model such as 'past-mini'"
+            f"model must be a name, a path or a model of pastpy, got {type(loaded).__name__}; see pastpy.models.load"
         )
     return loaded.to(resolve_device(device)).eval()
 
 
-def gather(
-    data: SpatialData | AnnData,
-    model: PAST,
-    *,
-    modality: Modality,
-    layer: str | None,
-    image_key: str | None,
-    shapes_key: str | None,
-    table_key: str | None,
-    mpp: float | None,
-    coordinate_system: str,
-) -> Inputs:
-    """Resolve elements, check them, and collect what the model needs; nothing is changed."""
-    from anndata import AnnData
+def load_past(model: str | Path | Model, device: str) -> PAST:
+    """As :func:`load_model`, for what needs a decoder of expression."""
+    from pastpy.models import PAST
 
-    if modality not in MODALITIES:
-        raise ValueError(f"modality={modality!r} is unknown; use one of {list(MODALITIES)}")
-    if isinstance(data, AnnData):
-        if modality in ("image", "both"):
-            raise TypeError(f"modality={modality!r} needs an image, but an AnnData was given; pass the SpatialData")
-        return Inputs(data, None, gather_counts(data, model, layer, required=True, name="the AnnData"))
-    sdata = _elements.require_spatialdata(data)
-    table_key = _elements.resolve_table(sdata, table_key)
-    table = sdata.tables[table_key]
-    image = expression = None
-    if modality != "expression":
-        image_key = _elements.resolve_image(sdata, image_key)
-        shapes_key = _elements.resolve_shapes(sdata, shapes_key, table_key=table_key)
-        image = gather_image(sdata, model, image_key, shapes_key, table_key, mpp, coordinate_system)
-    if modality != "image":
-        expression = gather_counts(table, model, layer, required=modality != "auto", name=f"table {table_key!r}")
+    loaded = load_model(model, device)
+    if not isinstance(loaded, PAST):
+        raise TypeError(
+            f"{type(loaded).__name__} has no decoder and cannot predict expression; use a model such as 'past-mini'"
+        )
+    return loaded
+
+
+def gather(data: SpatialData | AnnData, model: PAST, options: Options) -> Inputs:
+    """Resolve elements, check them, and collect what the model needs; nothing is changed."""
+    table, image, name = gather_table(data, options, target_mpp=model.config.target_mpp)
+    expression = None
+    if options.modality != "image":
+        required = image is None or options.modality != "auto"
+        expression = gather_counts(table, model, options.layer, required=required, name=name)
     return Inputs(table, image, expression)
 
 
-def gather_image(
-    sdata: SpatialData,
-    model: PAST,
-    image_key: str,
-    shapes_key: str,
-    table_key: str,
-    mpp: float | None,
-    coordinate_system: str,
-) -> ImageInput:
-    """Reader and outlines for the rows of a table."""
-    from pastpy.engine import FieldReader, UnitShapes
+def gather_table(
+    data: SpatialData | AnnData, options: Options, *, target_mpp: float
+) -> tuple[AnnData, ImageInput | None, str]:
+    """The table, the image of its rows where it is wanted, and how to call the table in messages."""
+    from anndata import AnnData
 
-    mpp = _elements.resolve_mpp(sdata, image_key, mpp)
-    target_mpp = model.config.target_mpp
-    units = _elements.unit_geometry(
-        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
-    )
-    reader = FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key)
-    shapes = UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp)
-    area = units.area_um2
-    diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
-    facts = {
+    if isinstance(data, AnnData):
+        if options.modality in ("image", "both"):
+            raise TypeError(
+                f"modality={options.modality!r} needs an image, but an AnnData was given; pass the SpatialData"
+            )
+        return data, None, "the AnnData"
+    sdata = _elements.require_spatialdata(data)
+    table_key = _elements.resolve_table(sdata, options.table_key)
+    image = None
+    if options.modality != "expression":
+        image = gather_image(sdata, table_key, options, target_mpp=target_mpp)
+    return sdata.tables[table_key], image, f"table {table_key!r}"
+
+
+def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target_mpp: float) -> ImageInput:
+    """Reader and outlines for the rows of a table."""
+    from pastpy.engine import FieldReader, Outlines
+
+    image_key = _elements.resolve_image(sdata, options.image_key)
+    shapes_key = _elements.resolve_shapes(sdata, options.shapes_key, table_key=table_key)
+    mpp = _elements.resolve_mpp(sdata, image_key, options.mpp)
+    elements: dict[str, Any] = {
         "image_key": image_key,
         "shapes_key": shapes_key,
         "table_key": table_key,
-        "coordinate_system": coordinate_system,
+        "coordinate_system": options.coordinate_system,
         "mpp": mpp,
+    }
+    units = _elements.unit_geometry(
+        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=options.coordinate_system
+    )
+    reader = FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key)
+    if options.on_misaligned != "ignore":
+        from pastpy.pp._alignment import guard
+
+        guard(sdata, **elements, on_misaligned=options.on_misaligned)
+    area = units.area_um2
+    diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
+    facts = {
+        **elements,
+        "on_misaligned": options.on_misaligned,
         "target_mpp": target_mpp,
         "unit": "spot" if diameter > CELL_DIAMETER_UM else "cell",
         "unit_diameter_um": float(diameter),
     }
+    shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
     return ImageInput(reader, shapes, units.spatial_um, facts)
 
 
-def gather_counts(
-    table: AnnData, model: PAST, layer: str | None, *, required: bool, name: str
-) -> ExpressionInput | None:
-    """Counts of a table over the model's genes, or ``None`` where it has none."""
+def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -> csr_matrix | None:
+    """Raw counts of a table, checked, or ``None`` where it has none.
+
+    Raises
+    ------
+    KeyError
+        If there is no such layer.
+    ValueError
+        If counts are required and there are none, or values are not counts.
+    """
     from scipy.sparse import csr_matrix
 
     if layer is not None and layer not in table.layers:
@@ -176,8 +232,18 @@ def gather_counts(
         return None
     counts = csr_matrix(matrix)
     check_counts(counts, f"{name}, {'X' if layer is None else f'layer {layer!r}'}")
+    return counts
+
+
+def gather_counts(
+    table: AnnData, model: PAST, layer: str | None, *, required: bool, name: str
+) -> ExpressionInput | None:
+    """Counts of a table over the model's genes, or ``None`` where it has none."""
     from pastpy.models.past import known_depth
 
+    counts = counts_of(table, layer, required=required, name=name)
+    if counts is None:
+        return None
     columns = model.columns_of(table.var_names)
     if not (columns >= 0).any():
         message = (
@@ -186,7 +252,7 @@ def gather_counts(
         )
         if required:
             raise ValueError(f"{message}; rename table.var_names to gene symbols")
-        warnings.warn(f"{message}; only the image is used", UserWarning, stacklevel=4)
+        warn_user(f"{message}; only the image is used")
         return None
     return ExpressionInput(counts, columns, known_depth(counts, columns) > 0)
 
@@ -211,87 +277,19 @@ def write_spatial(table: AnnData, spatial_um: np.ndarray) -> None:
             return
         kept = f"{_keys.SPATIAL}_before_{_keys.PAST}"
         table.obsm[kept] = before
-        warnings.warn(
+        warn_user(
             f"obsm[{_keys.SPATIAL!r}] held other coordinates than µm from the image's top-left corner; they are now in "
-            f"obsm[{kept!r}]",
-            UserWarning,
-            stacklevel=3,
+            f"obsm[{kept!r}]"
         )
     table.obsm[_keys.SPATIAL] = spatial_um
 
 
-def run_image(
-    inputs: ImageInput,
-    model: PAST,
-    head: Any,
-    *,
-    n: int,
-    mode: str | None,
-    batch_size: int | None,
-    progress: bool,
-) -> Any:
-    """Run the engine over an image input; returns the sink with the head's outputs."""
-    from pastpy.engine import MemorySink, run
-
-    sink = MemorySink(n)
-    run(
-        inputs.reader,
-        inputs.shapes,
-        model.image_encoder,
-        model.config.regions,
-        head,
-        sink,
-        target_mpp=model.config.target_mpp,
-        device=model.device,
-        batch_size=batch_size or 1,
-        one_each=check_mode(mode) == "crop",
-        progress=progress,
-    )
-    return sink
-
-
-def check_mode(mode: str | None) -> str:
-    """``"dense"`` (fields shared by many cells) by default, or ``"crop"`` (one field a cell)."""
-    if mode not in (None, "dense", "crop"):
-        raise ValueError(f"mode={mode!r} is unknown; use 'dense', 'crop', or None for the model's own")
-    return mode or "dense"
-
-
-def model_facts(model: PAST) -> dict[str, Any]:
+def model_facts(model: Model) -> Mapping[str, Any]:
     """Name and hash of a model, for provenance."""
-    return {"model": model.config.name, "model_sha256": model.sha256 or "unsaved"}
+    from pastpy.models import PAST
 
+    if isinstance(model, PAST):
+        return {"model": model.config.name, "model_sha256": model.sha256 or "unsaved"}
+    from pastpy.engine import model_fingerprint
 
-def apply(data: Any, work: Callable[..., AnnData], *, copy: bool) -> AnnData | list[AnnData] | None:
-    """Apply ``work`` to an object, to a stored one whose table is then written back, or to every object of a list.
-
-    Parameters
-    ----------
-    data
-        SpatialData, AnnData, path of a SpatialData zarr store, or a list of these.
-    work
-        Function of one object and ``copy`` that returns the table with the results.
-    copy
-        Return the tables instead of changing the objects.
-    """
-    if isinstance(data, list | tuple):
-        tables = [_apply_one(item, work, copy=copy) for item in data]
-        return tables if copy else None
-    table = _apply_one(data, work, copy=copy)
-    return table if copy else None
-
-
-def _apply_one(item: Any, work: Callable[..., AnnData], *, copy: bool) -> AnnData:
-    if not isinstance(item, str | Path):
-        return work(item, copy=copy)
-    import spatialdata
-
-    from pastpy.io import write_table
-
-    if not Path(item).exists():
-        raise FileNotFoundError(f"no SpatialData store at {str(item)!r}")
-    sdata = spatialdata.read_zarr(item)
-    table = work(sdata, copy=copy)
-    if not copy:
-        write_table(sdata, next(name for name, known in sdata.tables.items() if known is table))
-    return table
+    return {"model": "past-released", "model_blake2b": model_fingerprint(model)}

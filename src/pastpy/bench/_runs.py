@@ -1,0 +1,197 @@
+"""Protocols on expression for the command line: which data, which methods, where the result goes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+
+from pastpy.bench._baselines import ALPHAS, FeatureMethod, baselines, ridge, tuned_ridge
+from pastpy.bench._features import window_features
+from pastpy.bench._hest import hest
+from pastpy.bench._loso import LosoResult, run_loso
+
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
+    from pastpy.bench._folds import FitPredict
+
+__all__ = ["read_her2st", "read_mob", "read_stores", "run_donors", "run_hest", "run_mob", "run_sections"]
+
+#: Sections, µm/px and spot diameter of her2st and of the olfactory bulb.
+HER2ST = (("C2", "C3", "C4", "C5", "C6"), 0.69, 100.0)
+MOB = (("MOB1", "MOB2", "MOB3", "MOB4"), 8.3, 100.0)
+#: Windows of the features at several scales, µm.
+SCALES_UM = (100.0, 200.0, 400.0)
+#: Table of donors beside a folder of stores.
+DONORS_CSV = "donors.csv"
+
+
+def run_sections(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    """Leave one section out: her2st where the folder has it, else every ``*.zarr`` store in the folder.
+
+    Parameters
+    ----------
+    data
+        Folder with ``her2st``, or with SpatialData stores and ``donors.csv`` (columns ``section``, ``donor``).
+    out
+        JSON file to write; a CSV and a PNG go beside it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no sections, or stores without ``donors.csv``.
+    """
+    sections, donors = _sections(Path(data))
+    within = len(set(donors.values())) < len(sections)
+    result = run_loso(
+        sections, _with_scales(), donors=donors, within_patient=within, maps=True, title="leave one section out"
+    )
+    return _finish(result, out)
+
+
+def run_donors(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    """Leave one donor out, over the sections of a folder; see :func:`run_sections`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no sections, or stores without ``donors.csv``.
+    ValueError
+        If all sections are of one donor.
+    """
+    sections, donors = _sections(Path(data))
+    if len(set(donors.values())) < 2:
+        raise ValueError(
+            f"all {len(sections)} sections are of donor {next(iter(donors.values()))!r}; leaving one donor out needs two "
+            "or more. Use the protocol loso, whose result is labelled as within a patient"
+        )
+    result = run_loso(sections, _with_scales(), donors=donors, hold_out="donor", maps=True, title="leave one donor out")
+    return _finish(result, out)
+
+
+def run_mob(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    """Leave one section out on the mouse olfactory bulb: 8.3 µm/px, so spots only.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    """
+    sections = read_mob(Path(data))
+    # a window of 100 µm is 12 px wide: features are taken on the image enlarged twice
+    common: dict[str, Any] = {"target_mpp": MOB[1] / 2}
+    methods = baselines(windows_um=(200.0,), **common)
+    scales = FeatureMethod(partial(window_features, windows_um=(200.0, 400.0, 800.0), **common), tuned_ridge())
+    result = run_loso(
+        sections, {**methods, "backbone ridge, three scales": scales}, donors=dict.fromkeys(sections, "mouse 1"),
+        within_patient=True, maps=True, title="mouse olfactory bulb, leave one section out",
+    )  # fmt: skip
+    return _finish(result, out)
+
+
+def run_hest(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+    """The HEST-Benchmark recipe on the sections of a folder; see :func:`run_sections`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no sections, or stores without ``donors.csv``.
+    """
+    sections, donors = _sections(Path(data))
+    return _finish(hest(sections, donors=donors, within_patient=len(set(donors.values())) < 2), out)
+
+
+def read_her2st(folder: Path) -> dict[str, SpatialData]:
+    """Sections C2–C6 of her2st.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    """
+    from pastpy.io import read_st
+
+    root, (names, mpp, diameter) = folder / "her2st", HER2ST
+    return {
+        s: read_st(
+            root / "images" / f"{s}.jpg", root / "counts" / f"{s}.tsv.gz", root / "spots" / f"{s}_selection.tsv",
+            mpp=mpp, spot_diameter_um=diameter,
+        )
+        for s in names
+    }  # fmt: skip
+
+
+def read_mob(folder: Path) -> dict[str, SpatialData]:
+    """The four sections of the olfactory bulb.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    """
+    from pastpy.io import read_st
+
+    root, (names, mpp, diameter) = folder / "mob", MOB
+    return {
+        s: read_st(
+            root / f"{s}.jpg", root / f"{s}.tsv", root / f"alignment_table_{s}.tsv", mpp=mpp, spot_diameter_um=diameter
+        )
+        for s in names
+    }
+
+
+def read_stores(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:
+    """Every ``*.zarr`` store of a folder, by its stem, and the donor of each.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no store, or no ``donors.csv``.
+    ValueError
+        If ``donors.csv`` lacks a column or a section.
+    """
+    import pandas as pd
+    import spatialdata
+
+    paths = sorted(folder.glob("*.zarr"))
+    if not paths:
+        raise FileNotFoundError(f"{str(folder)!r} has neither a folder her2st nor a *.zarr store")
+    file = folder / DONORS_CSV
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{str(file)!r} is missing: a table with the columns section (stem of the store) and donor, without which a "
+            "donor could stand on both sides"
+        )
+    table = pd.read_csv(file, dtype=str)
+    if not {"section", "donor"} <= set(table.columns):
+        raise ValueError(f"{DONORS_CSV} has the columns {list(table.columns)}; expected section and donor")
+    donor_of = dict(zip(table["section"], table["donor"], strict=True))
+    unknown = [p.stem for p in paths if not isinstance(donor_of.get(p.stem), str)]
+    if unknown:
+        raise ValueError(f"{DONORS_CSV} names no donor for {unknown[:5]}; add a row for each store")
+    return {p.stem: spatialdata.read_zarr(p) for p in paths}, {p.stem: donor_of[p.stem] for p in paths}
+
+
+def _sections(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:
+    if not (folder / "her2st").is_dir():
+        return read_stores(folder)
+    sections = read_her2st(folder)
+    return sections, dict.fromkeys(sections, "C")
+
+
+def _with_scales() -> dict[str, FitPredict]:
+    """The baselines at one scale, and ridges on three scales: tuned, and of one component."""
+    scales = partial(window_features, windows_um=SCALES_UM)
+    return {
+        **baselines(windows_um=SCALES_UM[:1]),
+        "backbone ridge, three scales": FeatureMethod(scales, tuned_ridge(alphas=ALPHAS)),
+        "one component, three scales": FeatureMethod(scales, ridge(alpha=1.0, n_components=1)),
+    }
+
+
+def _finish(result: LosoResult, out: str | Path | None) -> dict[str, Any]:
+    if out is not None:
+        result.write(out)
+    return {k: v for k, v in result.summary().items() if k != "genes"}

@@ -1,0 +1,144 @@
+"""Outlines of units: flat arrays of edges, and shapely geometry that becomes such arrays field by field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Outlines", "UnitShapes", "Units"]
+
+
+class Units(Protocol):
+    """What the engine asks of the units of a slide."""
+
+    @property
+    def centroids(self) -> np.ndarray:
+        """float64 (n, 2), x and y in target pixels; NaN where a unit has no place."""
+        ...
+
+    @property
+    def extent(self) -> np.ndarray:
+        """float64 (n,): farthest that a unit's outline lies from its centroid along either axis."""
+        ...
+
+    def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
+        """Some of the units, in coordinates relative to ``origin``."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitShapes:
+    """Outlines of units in target pixels, as flat arrays.
+
+    Attributes
+    ----------
+    centroids
+        float64 (n, 2), x and y; NaN where a unit has no place.
+    radius
+        float64 (n,), circle radius; NaN where the outline is a polygon.
+    edges
+        float64 (m, 4): x0, y0, x1, y1 of every polygon edge, holes included.
+    edge_start
+        int64 (n + 1,): edges of unit ``i`` are ``edge_start[i]:edge_start[i + 1]``.
+    """
+
+    centroids: np.ndarray
+    radius: np.ndarray
+    edges: np.ndarray
+    edge_start: np.ndarray
+
+    @classmethod
+    def from_geometry(cls, geometry: np.ndarray, radius: np.ndarray, centroids: np.ndarray, scale: float) -> UnitShapes:
+        """Flatten shapely polygons and circles, multiplying coordinates by ``scale``."""
+        import shapely
+
+        polygon = ~np.isfinite(radius) & np.isfinite(centroids[:, 0])
+        owner_of = np.flatnonzero(polygon)
+        parts, part_of = shapely.get_parts(geometry[polygon], return_index=True)
+        rings, ring_of = shapely.get_rings(parts, return_index=True)
+        xy, vertex_of = shapely.get_coordinates(rings, return_index=True)
+        inner = vertex_of[1:] == vertex_of[:-1]
+        edges = np.concatenate([xy[:-1], xy[1:]], axis=1)[inner] * scale
+        owner = owner_of[part_of[ring_of[vertex_of[:-1][inner]]]]
+        start = np.r_[0, np.cumsum(np.bincount(owner, minlength=len(radius)))].astype(np.int64)
+        return cls(centroids * scale, radius * scale, edges, start)
+
+    @property
+    def owner(self) -> np.ndarray:
+        """int64 (m,): unit of every edge."""
+        return np.repeat(np.arange(len(self.radius)), np.diff(self.edge_start))
+
+    @property
+    def extent(self) -> np.ndarray:
+        """float64 (n,): farthest that a unit's outline lies from its centroid along either axis."""
+        out = np.where(np.isfinite(self.radius), self.radius, 0.0)
+        if len(self.edges):
+            reach = np.abs(self.edges[:, :2] - self.centroids[self.owner]).max(axis=1)
+            has = np.flatnonzero(np.diff(self.edge_start))
+            out[has] = np.maximum(out[has], np.maximum.reduceat(reach, self.edge_start[has]))
+        return out
+
+    @property
+    def equivalent_radius(self) -> np.ndarray:
+        """float64 (n,): radius of the disc with the unit's area."""
+        x0, y0, x1, y1 = self.edges.T if len(self.edges) else np.zeros((4, 0))
+        area = np.abs(np.bincount(self.owner, weights=(x0 * y1 - x1 * y0) / 2, minlength=len(self.radius)))
+        return np.where(np.isfinite(self.radius), self.radius, np.sqrt(area / np.pi))
+
+    def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
+        """Some of the units, in coordinates relative to ``origin``."""
+        counts = np.diff(self.edge_start)[units]
+        start = np.r_[0, np.cumsum(counts)]
+        rows = np.repeat(self.edge_start[units] - start[:-1], counts) + np.arange(start[-1])
+        x, y = origin
+        return UnitShapes(self.centroids[units] - [x, y], self.radius[units], self.edges[rows] - [x, y, x, y], start)
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Outlines of a slide's units as shapely geometry, flattened for one field at a time.
+
+    A million polygons as edges would take half a gigabyte beside the geometry itself.
+
+    Attributes
+    ----------
+    geometry
+        object (n,), shapely polygons or points, ``None`` where a unit has no place; level-0 pixels.
+    radius
+        float64 (n,), circle radius in level-0 pixels; NaN where the outline is a polygon.
+    level0_centroids
+        float64 (n, 2), level-0 pixels; NaN where a unit has no place.
+    scale
+        Target pixels per level-0 pixel.
+    """
+
+    geometry: np.ndarray
+    radius: np.ndarray
+    level0_centroids: np.ndarray
+    scale: float
+
+    @cached_property
+    def centroids(self) -> np.ndarray:
+        """float64 (n, 2), x and y in target pixels."""
+        return self.level0_centroids * self.scale
+
+    @cached_property
+    def extent(self) -> np.ndarray:
+        """float64 (n,): farthest that a unit's outline lies from its centroid along either axis, target pixels."""
+        import shapely
+
+        low_high = shapely.bounds(self.geometry).reshape(-1, 2, 2)
+        reach = np.abs(low_high - self.level0_centroids[:, None]).max(axis=(1, 2))
+        reach = np.where(np.isfinite(self.radius), self.radius, np.nan_to_num(reach))
+        return reach * self.scale
+
+    def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
+        """Some of the units as flat arrays, in coordinates relative to ``origin``."""
+        flat = UnitShapes.from_geometry(
+            self.geometry[units], self.radius[units], self.level0_centroids[units], self.scale
+        )
+        x, y = origin
+        return UnitShapes(flat.centroids - [x, y], flat.radius, flat.edges - [x, y, x, y], flat.edge_start)

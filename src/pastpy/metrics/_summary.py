@@ -1,0 +1,88 @@
+"""``past.metrics.expression_summary``: a row a set of genes, with intervals over donors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pastpy.metrics._bootstrap import bootstrap_groups
+from pastpy.metrics._columns import column_scores
+from pastpy.metrics._expression import SCORES, aligned, group_scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+__all__ = ["expression_summary"]
+
+
+def expression_summary(
+    predicted: pd.DataFrame,
+    measured: pd.DataFrame,
+    groups: pd.Series | Mapping[Any, str],
+    *,
+    gene_sets: Mapping[str, Sequence[str]] | None = None,
+    n_boot: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean agreement over sets of genes, and over units, with intervals from resampling donors.
+
+    Parameters
+    ----------
+    predicted, measured
+        Frames (units × genes) of log1p expression with the same index.
+    groups
+        Donor (or section) of every unit.
+    gene_sets
+        Name → genes, for example :func:`pastpy.metrics.gene_sets` of the training data; by default all genes of both
+        frames. Genes that are not in both are not scored, and counted as such.
+    n_boot, confidence, seed
+        Of the intervals.
+
+    Returns
+    -------
+    Frame with one row a set: ``n_genes`` in the set, ``n_scored`` with a correlation in some group, ``n_groups``, and
+    the mean over genes, then groups, of ``pearson``, ``spearman``, ``mse``, ``auroc`` (over units, gene by gene) and of
+    ``unit_pearson``, ``unit_spearman`` (over genes, unit by unit), each with ``_lower`` and ``_upper``.
+
+    Raises
+    ------
+    ValueError
+        If the frames share no unit, or a unit has no group.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> measured = pd.DataFrame(np.random.default_rng(0).random((20, 3)), columns=list("abc"))
+    >>> found = expression_summary(measured, measured, pd.Series(["P1"] * 10 + ["P2"] * 10))
+    >>> float(found.loc["all genes", "pearson"].round(3))
+    1.0
+    """
+    import pandas as pd
+
+    p, m = aligned(predicted, measured, None)
+    by_gene = group_scores(p, m, groups)
+    by_group = pd.Series(groups).reindex(p.index).astype(str)
+    rows = {}
+    for name, genes in (gene_sets or {"all genes": list(p.columns)}).items():
+        known = [g for g in genes if g in p.columns]
+        part = by_gene[by_gene["gene"].isin(known)]
+        row: dict[str, Any] = {
+            "n_genes": len(genes),
+            "n_scored": int(part.loc[part["reason"] == "", "gene"].nunique()),
+            "n_groups": int(part["group"].nunique()),
+        }
+        values = {s: part.groupby("group")[s].mean().to_numpy() for s in SCORES}
+        units = column_scores(p[known].to_numpy().T, m[known].to_numpy().T)
+        for s in ("pearson", "spearman"):
+            values[f"unit_{s}"] = pd.Series(units[s], index=p.index).groupby(by_group).mean().to_numpy()
+        for s, per_group in values.items():
+            mean, lower, upper = bootstrap_groups(
+                np.asarray(per_group, dtype=float)[:, None], n_boot=n_boot, confidence=confidence, seed=seed
+            )
+            row |= {s: float(mean[0]), f"{s}_lower": float(lower[0]), f"{s}_upper": float(upper[0])}
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gene_set")

@@ -1,0 +1,76 @@
+"""Tokens of cells, as the model's parts hand them to each other: a token that is not there is NaN."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+__all__ = ["join_tokens", "known_depth", "pad_rows", "split_absent", "unknown_as_nan"]
+
+
+def join_tokens(
+    image_tokens: torch.Tensor | None,
+    expression_tokens: torch.Tensor | None,
+    has_expression: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tokens of both modalities side by side, and which of them are padding."""
+    if image_tokens is None or expression_tokens is None:
+        only = expression_tokens if image_tokens is None else image_tokens
+        if only is None:
+            raise ValueError("a prediction needs image tokens, expression tokens, or both; got neither")
+        return split_absent(only)
+    tokens, padding = split_absent(torch.cat([image_tokens, expression_tokens], dim=1))
+    if has_expression is None:
+        return tokens, padding
+    if padding is None:
+        padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    padding[:, image_tokens.shape[1] :] |= ~has_expression[:, None]
+    return tokens, padding
+
+
+def split_absent(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Tokens (n, t, dim) with zeros for those that are NaN, and which these are, bool (n, t); ``None`` if none is.
+
+    Examples
+    --------
+    >>> filled, padding = split_absent(torch.tensor([[[1.0], [float("nan")]]]))
+    >>> filled.tolist(), padding.tolist()
+    ([[[1.0], [0.0]]], [[False, True]])
+    """
+    absent = tokens[..., 0].isnan()
+    if not absent.any():
+        return tokens, None
+    return tokens.masked_fill(absent[..., None], 0.0), absent
+
+
+def unknown_as_nan(embedding: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Embedding (n, d), NaN where none of its tokens (n, t, dim) is there."""
+    return embedding.masked_fill(tokens[..., 0].isnan().all(dim=1)[:, None], float("nan"))
+
+
+def known_depth(counts: csr_matrix, columns: np.ndarray) -> np.ndarray:
+    """Counts of each cell over the genes that the model knows, float64 (n,)."""
+    import numpy as np
+
+    return np.asarray(counts @ (columns >= 0).astype(float)).ravel()
+
+
+def pad_rows(counts: csr_matrix, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Non-zero known counts of each row, left-aligned: genes int64 and values float32, (n, k), padded with −1 and 0."""
+    import numpy as np
+
+    known = counts[:, np.flatnonzero(columns >= 0)].tocsr()
+    known.eliminate_zeros()
+    vocabulary = columns[columns >= 0]
+    lengths = np.diff(known.indptr)
+    at = np.arange(known.nnz) - np.repeat(known.indptr[:-1], lengths)
+    rows = np.repeat(np.arange(known.shape[0]), lengths)
+    genes = np.full((known.shape[0], int(lengths.max(initial=1))), -1, dtype=np.int64)
+    values = np.zeros(genes.shape, dtype=np.float32)
+    genes[rows, at], values[rows, at] = vocabulary[known.indices], known.data
+    return torch.from_numpy(genes), torch.from_numpy(values)

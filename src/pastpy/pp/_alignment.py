@@ -1,0 +1,192 @@
+"""Whether cells or spots sit on the image they are paired with."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pastpy import _elements, _keys
+from pastpy.pp._alignment_evidence import Evidence, gather_evidence
+from pastpy.pp._alignment_verdict import judge
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from spatialdata import SpatialData
+
+__all__ = ["check_alignment", "guard"]
+
+OnMisaligned = Literal["warn", "raise", "ignore"]
+
+#: Windows that a guard reads: enough for a shift to stand out, few enough for a second or two.
+_GUARD_WINDOWS = 6
+
+
+def check_alignment(
+    sdata: SpatialData,
+    *,
+    image_key: str | None = None,
+    shapes_key: str | None = None,
+    table_key: str | None = None,
+    dapi_key: str | None = None,
+    mpp: float | None = None,
+    coordinate_system: str = _keys.COORDINATE_SYSTEM,
+    tolerance_um: float = 5.0,
+    n_windows: int = 16,
+    seed: int = 0,
+) -> DataFrame:
+    """Check that cells or spots lie where the image shows them, the right way round and to scale.
+
+    For cells, the density of their centroids is correlated with haematoxylin (optical density by colour deconvolution)
+    in random windows of 256 µm on the tissue, over shifts up to 48 µm, for the eight orientations of the slide and
+    scales of 1, ½ and 2. A shift counts only where it stands out beyond doubt and the windows agree on it. For spots,
+    too coarse for that, it is asked whether they lie on tissue and would lie there in another orientation too, and
+    whether their total counts follow haematoxylin. The µm/px itself is checked by the width of the image's nuclei.
+
+    Parameters
+    ----------
+    sdata
+        Object with an H&E image, and a table that annotates shapes.
+    image_key, shapes_key, table_key
+        Names of the elements; defaults as everywhere.
+    dapi_key
+        Name of a DAPI image (one channel, or one called ``"DAPI"``) that the shapes come from: it is then what is
+        correlated with haematoxylin, rather than the cells' centroids.
+    mpp
+        µm per level-0 pixel of the H&E; default: what the reader stored.
+    coordinate_system
+        Where image and shapes meet.
+    tolerance_um
+        A larger residual shift of cells is suspicious, µm.
+    n_windows
+        Windows that are compared.
+    seed
+        Where the windows lie.
+
+    Returns
+    -------
+    DataFrame with one row, indexed by the shapes' name:
+
+    - ``image``, ``table``, ``unit`` (``"cell"`` or ``"spot"``: wider than 25 µm), ``n`` (units with a place);
+    - ``on_image``, ``on_tissue``: shares of the units;
+    - ``orientation``, ``scale``: what must be done to the units' positions to fit best, ``"identity"`` and 1 if
+      nothing; ``None`` and NaN where nothing stands out;
+    - ``shift_x_um``, ``shift_y_um``: how far right and down of its nucleus a unit then lies, NaN where unknown;
+    - ``score``: correlation at that shift (of spots: of counts with haematoxylin, as they lie); ``z``: how far it
+      stands out; ``resolution_um``: smaller shifts would not be seen;
+    - ``nuclear_width_um``: full width at half maximum of the image's nuclei;
+    - ``verdict``: ``"ok"``, ``"suspicious"`` or ``"unknown"``; ``reason``: why, in words.
+
+    Raises
+    ------
+    KeyError
+        If an element cannot be told.
+    ValueError
+        If µm/px is unknown, the image is not RGB, or an element is not in the coordinate system.
+
+    Notes
+    -----
+    What it cannot see: shifts of spots below ``resolution_um``, errors of µm/px by less than some 1.5 times or in
+    tissue whose nuclei are unusually small or large, and cells of another section than the image's (``"unknown"``).
+
+    References
+    ----------
+    Lewis, Fast Normalized Cross-Correlation, Vision Interface (1995).
+    Ruifrok & Johnston, Anal Quant Cytol Histol 23:291–299 (2001): colour deconvolution.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> sdata = past.datasets.breast_st()
+    >>> past.pp.segment_nuclei(sdata)
+    >>> past.pp.check_alignment(sdata).loc["nuclei", ["orientation", "verdict"]].tolist()
+    ['identity', 'ok']
+    """
+    import pandas as pd
+
+    sdata = _elements.require_spatialdata(sdata)
+    table_key = _elements.resolve_table(sdata, table_key)
+    image_key = _elements.resolve_image(sdata, image_key)
+    if dapi_key is not None:
+        dapi_key = _elements.resolve_image(sdata, dapi_key)
+    shapes_key = _elements.resolve_shapes(sdata, shapes_key, table_key=table_key)
+    mpp = _elements.resolve_mpp(sdata, image_key, mpp)
+    if n_windows < 2 or tolerance_um <= 0:
+        raise ValueError(f"n_windows must be at least 2 and tolerance_um positive, got {n_windows} and {tolerance_um}")
+    evidence = gather_evidence(
+        sdata, image_key, shapes_key, table_key, dapi_key=dapi_key, mpp=mpp, coordinate_system=coordinate_system,
+        n_windows=n_windows, seed=seed,
+    )  # fmt: skip
+    verdict = judge(evidence, tolerance_um=tolerance_um, seed=seed)
+    row = {"image": image_key, "table": table_key, **_facts(evidence), **asdict(verdict)}
+    return pd.DataFrame([row], index=pd.Index([shapes_key], name="shapes"))
+
+
+def _facts(evidence: Evidence) -> dict[str, object]:
+    return {
+        "unit": evidence.unit,
+        "n": len(evidence.points),
+        "on_image": evidence.on_image,
+        "on_tissue": evidence.on_tissue(evidence.points),
+    }
+
+
+def guard(
+    sdata: SpatialData,
+    *,
+    image_key: str,
+    shapes_key: str,
+    table_key: str,
+    mpp: float,
+    coordinate_system: str,
+    on_misaligned: OnMisaligned,
+) -> None:
+    """Warn about a suspicious pair of image and table, or refuse it.
+
+    Does nothing where pastpy segmented the shapes from this image and nobody moved them, and where the check cannot
+    tell.
+
+    Parameters
+    ----------
+    sdata
+        Object with the elements.
+    image_key, shapes_key, table_key, mpp, coordinate_system
+        As for :func:`check_alignment`, all resolved.
+    on_misaligned
+        ``"warn"``, ``"raise"`` or ``"ignore"``.
+
+    Raises
+    ------
+    ValueError
+        If the pair is suspicious and ``on_misaligned="raise"``, or that argument is none of the three.
+    """
+    if on_misaligned not in ("warn", "raise", "ignore"):
+        raise ValueError(f"on_misaligned={on_misaligned!r} is unknown; use 'warn', 'raise' or 'ignore'")
+    if on_misaligned == "ignore" or _own(sdata, image_key, shapes_key, table_key, coordinate_system):
+        return
+    checked = check_alignment(
+        sdata, image_key=image_key, shapes_key=shapes_key, table_key=table_key, mpp=mpp,
+        coordinate_system=coordinate_system, n_windows=_GUARD_WINDOWS,
+    ).iloc[0]  # fmt: skip
+    if checked["verdict"] != "suspicious":
+        return
+    message = (
+        f"shapes {shapes_key!r} and image {image_key!r} do not seem to fit: {checked['reason']}. See "
+        "pastpy.pp.check_alignment(sdata); on_misaligned='ignore' goes on without a word"
+    )
+    if on_misaligned == "raise":
+        raise ValueError(message)
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _own(sdata: SpatialData, image_key: str, shapes_key: str, table_key: str, coordinate_system: str) -> bool:
+    """Whether pastpy segmented the shapes from this image, and they still lie there."""
+    made = sdata.tables[table_key].uns.get(_keys.PAST, {}).get("segment_nuclei", {})
+    if made.get("image_key") != image_key:
+        return False
+    affine = _elements.level0_affine(
+        sdata, sdata.shapes[shapes_key], image_key, name=shapes_key, coordinate_system=coordinate_system
+    )
+    return bool(np.allclose(affine, np.eye(3), atol=1e-3))

@@ -1,0 +1,208 @@
+"""From evidence to a verdict on the alignment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pastpy.pp._alignment_evidence import Evidence
+from pastpy.pp._alignment_fit import Fit, Pose, fit_windows, point_scene, poses
+from pastpy.pp._alignment_size import PLAUSIBLE_UM, SURE_UM, nuclear_width
+
+__all__ = ["Verdict", "judge"]
+
+IDENTITY = Pose("identity", 1.0)
+#: Shifts of cells up to this are tried, µm.
+_REACH_UM = 48.0
+#: Windows on which poses other than the identity are tried first, and on which nuclei are looked for.
+_SCREENED, _SEGMENTED = 6, 8
+#: Fewer units say nothing.
+_FEWEST = {"cell": 50, "spot": 20}
+#: Units on tissue where a pair fits, and a difference between two orientations that counts.
+_MOST, _CLEAR = 0.9, 0.1
+#: A pair with a smaller share on the image or the tissue is suspicious whatever else.
+_LEAST_ON_IMAGE, _LEAST_ON_TISSUE = 0.9, 0.5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What :func:`pastpy.pp.check_alignment` reports beside counts and shares; the columns are explained there."""
+
+    orientation: str | None = None
+    scale: float = float("nan")
+    shift_x_um: float = float("nan")
+    shift_y_um: float = float("nan")
+    score: float = float("nan")
+    z: float = float("nan")
+    resolution_um: float = float("nan")
+    nuclear_width_um: float = float("nan")
+    verdict: str = "unknown"
+    reason: str = ""
+
+
+def judge(evidence: Evidence, *, tolerance_um: float, seed: int = 0) -> Verdict:
+    """The verdict: position first, then µm/px, which can only make it worse."""
+    if len(evidence.points) < _FEWEST[evidence.unit]:
+        return Verdict(reason=f"only {len(evidence.points)} {evidence.unit}s with a place, too few to tell")
+    if not evidence.tissue.any():
+        return Verdict(reason="no tissue was found on the image")
+    fine = evidence.unit == "cell" or evidence.dapi is not None
+    pose, fit = _best_pose(evidence) if fine else (IDENTITY, None)
+    what = "cells lie" if evidence.dapi is None else "DAPI lies"
+    verdict = _of_fit(pose, fit, tolerance_um, what) if fit is not None else _of_tissue(evidence, seed)
+    if evidence.on_image < _LEAST_ON_IMAGE and verdict.verdict != "suspicious":
+        verdict = replace(
+            verdict, verdict="suspicious", reason=f"{1 - evidence.on_image:.0%} of the units lie beyond the image"
+        )
+    return _with_size(verdict, evidence, pose, fit)
+
+
+def _best_pose(evidence: Evidence) -> tuple[Pose, Fit | None]:
+    """The pose whose fit stands out, with the fit; the others are tried only where the points as they are do not."""
+    fit = _fit(evidence, IDENTITY)
+    if fit.found:
+        return IDENTITY, fit
+    # few windows show which poses are worth all of them
+    promising = [pose for pose in poses()[1:] if _fit(evidence, pose, _SCREENED).found]
+    fits = [(pose, _fit(evidence, pose)) for pose in promising]
+    found = [(pose, fit) for pose, fit in fits if fit.found]
+    return max(found, key=lambda one: one[1].z) if found else (IDENTITY, None)
+
+
+def _fit(evidence: Evidence, pose: Pose, windows: int | None = None) -> Fit:
+    """How the points fit in a pose, on every so-manieth window if only some are wanted."""
+    every = slice(None, None, max(1, len(evidence.maps) // windows) if windows else 1)
+    if evidence.dapi is not None:
+        scene = evidence.dapi(pose)
+    else:
+        scene = point_scene(pose.apply(evidence.points, evidence.size_um))
+    return fit_windows(evidence.maps[every], evidence.corners_um[every], scene, reach_um=_REACH_UM)
+
+
+def _of_fit(pose: Pose, fit: Fit, tolerance_um: float, what: str) -> Verdict:
+    x, y = fit.shift_um
+    off = float(np.hypot(x, y))
+    verdict = Verdict(
+        orientation=pose.orientation, scale=pose.scale, shift_x_um=x, shift_y_um=y, score=fit.score, z=fit.z,
+        resolution_um=1.0,
+    )  # fmt: skip
+    if pose != IDENTITY:
+        done = [] if pose.orientation == "identity" else [pose.orientation]
+        done += [] if pose.scale == 1 else [f"scaling by {pose.scale:g}"]
+        return replace(
+            verdict,
+            verdict="suspicious",
+            reason=f"{what} on the nuclei only after {' and '.join(done)} of the positions",
+        )
+    if off > tolerance_um:
+        return replace(
+            verdict, verdict="suspicious", reason=f"{what} {off:.1f} µm off the nuclei ({x:+.1f} right, {y:+.1f} down)"
+        )
+    return replace(verdict, verdict="ok", reason=f"{what} on the nuclei, {off:.1f} µm off")
+
+
+def _of_tissue(evidence: Evidence, seed: int) -> Verdict:
+    """Verdict by where the tissue is, for spots, and for cells that match no nuclei."""
+    shares = {pose: evidence.on_tissue(pose.apply(evidence.points, evidence.size_um)) for pose in poses()}
+    here = shares.pop(IDENTITY)
+    other = max(shares, key=lambda pose: shares[pose])
+    there = shares[other]
+    verdict = Verdict(score=_counts_follow(evidence, IDENTITY), resolution_um=_resolution(evidence, here))
+    if there >= _MOST and there - here >= _CLEAR:
+        return replace(
+            verdict, orientation=other.orientation, scale=other.scale, verdict="suspicious",
+            reason=f"{here:.0%} of the {evidence.unit}s lie on tissue, but {there:.0%} after {other.orientation}"
+            f"{'' if other.scale == 1 else f' and scaling by {other.scale:g}'} of their positions",
+        )  # fmt: skip
+    if here < _LEAST_ON_TISSUE:
+        return replace(verdict, verdict="suspicious", reason=f"only {here:.0%} of the {evidence.unit}s lie on tissue")
+    if evidence.unit == "cell":
+        return replace(
+            verdict, resolution_um=float("nan"),
+            reason="cells match the image's nuclei in no orientation; they may be of another section, or off by more "
+            f"than {_REACH_UM:g} µm",
+        )  # fmt: skip
+    if here >= _MOST and here - there >= _CLEAR:
+        return replace(
+            verdict, orientation="identity", scale=1.0, verdict="ok",
+            reason=f"{here:.0%} of the spots lie on tissue, at most {there:.0%} in any other orientation; shifts below "
+            f"{verdict.resolution_um:.0f} µm cannot be seen",
+        )  # fmt: skip
+    rivals = [pose for pose, share in shares.items() if share > here - _CLEAR]
+    return _of_counts(evidence, verdict, rivals, seed)
+
+
+def _of_counts(evidence: Evidence, verdict: Verdict, rivals: list[Pose], seed: int) -> Verdict:
+    """Where tissue fits several poses as well: the one in which counts follow haematoxylin, if that is beyond doubt."""
+    unsure = replace(
+        verdict, reason="the tissue would hold the spots in other orientations too, and their counts do not tell"
+    )
+    if evidence.counts is None:
+        return unsure
+    rng = np.random.default_rng(seed)
+    n = len(evidence.points)
+    draws = [rng.choice(n, n) for _ in range(400)]
+    here = np.array([_counts_follow(evidence, IDENTITY, d) for d in draws])
+    wins = {rival: np.mean(here > np.array([_counts_follow(evidence, rival, d) for d in draws])) for rival in rivals}
+    # Bonferroni over the 23 rivals at 5 %
+    sure = 0.05 / 23
+    if all(w >= 1 - sure for w in wins.values()):
+        reason = "counts follow haematoxylin better than in any other orientation that keeps the spots on tissue"
+        return replace(verdict, orientation="identity", scale=1.0, verdict="ok", reason=reason)
+    worst = min(wins, key=lambda rival: wins[rival])
+    if wins[worst] <= sure:
+        reason = f"counts follow haematoxylin better after {worst.orientation} of the spots' positions"
+        return replace(verdict, orientation=worst.orientation, scale=worst.scale, verdict="suspicious", reason=reason)
+    return unsure
+
+
+def _counts_follow(evidence: Evidence, pose: Pose, rows: np.ndarray | None = None) -> float:
+    """Correlation of log counts with haematoxylin around the units, NaN where either does not vary."""
+    if evidence.counts is None:
+        return float("nan")
+    od = evidence.sample(evidence.haematoxylin_around, pose.apply(evidence.points, evidence.size_um))
+    counts = evidence.counts
+    if rows is not None:
+        od, counts = od[rows], counts[rows]
+    if od.std() == 0 or counts.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(od, counts)[0, 1])
+
+
+def _resolution(evidence: Evidence, here: float) -> float:
+    """The least shift, µm, that takes a clear part of the units off the tissue whatever its direction; NaN if none."""
+    angle = np.arange(8) * np.pi / 4
+    for distance in np.geomspace(25, 3200, 29):
+        shares = [evidence.on_tissue(evidence.points + distance * np.array([np.cos(a), np.sin(a)])) for a in angle]
+        if max(shares) <= here - _CLEAR:
+            return float(distance)
+    return float("nan")
+
+
+def _with_size(verdict: Verdict, evidence: Evidence, pose: Pose, fit: Fit | None) -> Verdict:
+    """The verdict with the width of nuclei, and worse if that is implausible."""
+    centres = None
+    if fit is not None and evidence.unit == "cell" and evidence.dapi is None:
+        points = pose.apply(evidence.points, evidence.size_um) - fit.shift_um
+        centres = [(points - corner) / evidence.window_mpp for corner in evidence.corners_um]
+    windows = (
+        evidence.windows if centres is not None else evidence.windows[:: max(1, len(evidence.windows) // _SEGMENTED)]
+    )
+    width, _ = nuclear_width(windows, evidence.window_mpp, centres)
+    verdict = replace(verdict, nuclear_width_um=width)
+    least, most = PLAUSIBLE_UM
+    if not np.isfinite(width) or SURE_UM <= width <= most:
+        return verdict
+    if least <= width < SURE_UM:
+        if verdict.verdict != "ok":
+            return verdict
+        reason = f"{verdict.reason}; but nuclei are only {width:.1f} µm wide: µm/px may be too small, twofold"
+        return replace(verdict, verdict="unknown", reason=reason)
+    how = "large" if width > most else "small"
+    reason = (
+        f"nuclei would be {width:.1f} µm wide ({least:g} to {most:g} is usual): µm/px may be too {how}, about twofold"
+    )
+    if verdict.verdict == "suspicious":
+        return replace(verdict, reason=f"{verdict.reason}; {reason}")
+    return replace(verdict, verdict="suspicious", reason=reason)

@@ -1,0 +1,162 @@
+"""Tiles cover a field, agree with it, and go through the network in batches that fit the memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from xarray import DataArray
+
+from pastpy import settings
+from pastpy.engine import Field, FieldEncoder, FieldReader, autocast
+from pastpy.engine.device import Batches, autocast_dtype
+from pastpy.engine.encode import plan_tiles
+from pastpy.engine.read import FieldPixels
+
+CPU = torch.device("cpu")
+
+
+class Blur:
+    """Means of 8 × 8 pixels, blurred over three tokens: a token sees 8 px around its square."""
+
+    stride = alignment = halo = 8
+    token_centre, channels = 4.0, 3
+
+    def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool2d(nn.functional.avg_pool2d(pixels, 8), 3, stride=1, padding=1)
+
+
+@given(st.integers(1, 300), st.integers(0, 5), st.sampled_from([8, 16, 224]), st.integers(64, 600))
+def test_tiles_cover_a_side_once_and_are_of_one_size(n, halo, alignment, tile_px):
+    length, halo = n * alignment, halo * 8
+    tiles = plan_tiles(length, halo=halo, alignment=alignment, tile_px=tile_px)
+    assert len({stop - start for start, stop, _, _ in tiles}) == 1
+    covered = np.zeros(length, dtype=bool)
+    for start, stop, first, last in tiles:
+        assert 0 <= start <= first < last <= stop <= length
+        assert all(v % alignment == 0 for v in (start, stop, first, last))
+        assert first - start >= halo or first == 0
+        assert stop - last >= halo or last == length
+        covered[first:last] = True
+    assert covered.all()
+    assert tiles[0][1] <= max(tile_px, 2 * (halo + alignment) + alignment) or len(tiles) == 1
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.25])
+def test_tiles_give_the_tokens_of_the_field(mpp):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 900, 1300), dtype=np.uint8)
+    reader = FieldReader([DataArray(pixels, dims=("c", "y", "x"))], mpp=mpp, target_mpp=0.5)
+    field = Field(-8, 16, int(1304 * mpp / 0.5) // 8 * 8, 400, np.arange(0))
+    (top, bottom), (left, right) = reader.window(field)
+    found = FieldEncoder(Blur().tokens, device=CPU).tokens(
+        FieldPixels(reader, field, pixels[:, top:bottom, left:right]), Blur()
+    )
+    expected = Blur().tokens(torch.from_numpy(reader.read(field))[None])[0].numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3, 100])
+def test_batches_keep_the_order(batch_size):
+    images = [np.full((3, 4, 4), i, dtype=np.uint8) for i in range(10)]
+    encoder = FieldEncoder(lambda x: x.mean(dim=(1, 2, 3)) * 255, device=CPU, batch_size=batch_size)
+    np.testing.assert_allclose(list(encoder.images(iter(images), (4, 4))), np.arange(10), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(error):
+    sizes = []
+
+    def encode(items):
+        sizes.append(len(items))
+        if len(items) > 3:
+            raise error
+        return torch.tensor(items)
+
+    batches = Batches(CPU, first=16)
+    found = torch.cat(list(batches.map(encode, range(20))))
+    assert found.tolist() == list(range(20))
+    assert sizes[:3] == [16, 8, 4] and batches.size == 2
+    assert sizes.count(16) == 1, "the size that fits is remembered"
+
+
+def test_a_single_image_that_does_not_fit_is_an_error():
+    def encode(items):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError, match="not enough memory on cpu for a single image"):
+        list(Batches(CPU, first=4).map(encode, range(4)))
+
+
+def test_other_errors_are_not_mistaken_for_a_lack_of_memory():
+    def encode(items):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        list(Batches(CPU, first=4).map(encode, range(4)))
+
+
+def test_batches_grow_on_a_gpu_with_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2 * 10**9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 10**9, 8 * 10**9))
+    batches = Batches(torch.device("cuda"), first=2)
+    sizes = []
+
+    def encode(items):
+        sizes.append(len(items))
+        return torch.tensor(items)
+
+    assert torch.cat(list(batches.map(encode, range(20)))).tolist() == list(range(20))
+    assert sizes == [2, 4, 8, 6]
+    assert list(Batches(torch.device("cuda"), first=2, limit=5).map(encode, range(5))) and sizes[-1] == 5
+
+
+def test_reduced_precision_is_that_of_the_device(monkeypatch):
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    for has_bfloat16, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has_bfloat16: has)
+        assert autocast_dtype(cuda) is expected
+    for has, expected in ((True, torch.float16), (False, None)):
+        monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device, has=has: has)
+        assert autocast_dtype(mps) is expected
+    for has, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_tile": has}, raising=False)
+        assert autocast_dtype(CPU) is expected
+    with settings.context(precision="float32"):
+        assert autocast_dtype(cuda) is None
+    with settings.context(precision="double"), pytest.raises(ValueError, match="settings.precision='double'"):
+        autocast_dtype(CPU)
+
+
+def test_autocast_reaches_the_network():
+    seen = []
+
+    def encode(pixels):
+        seen.append(torch.mm(pixels[0, 0], pixels[0, 0]).dtype)
+        return pixels
+
+    with settings.context(precision="bfloat16"):
+        (row,) = FieldEncoder(encode, device=CPU).images([np.ones((3, 4, 4), np.uint8)], (4, 4))
+    assert seen == [torch.bfloat16] and row.dtype == np.float32
+    with settings.context(precision="float32"), autocast(CPU):
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_compiling_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **kw: asked.append(kw) or function)
+    FieldEncoder(Blur().tokens, device=CPU)
+    assert not asked
+    with settings.context(compile=True):
+        FieldEncoder(Blur().tokens, device=CPU)
+    assert asked == [{"dynamic": True}]

@@ -1,0 +1,136 @@
+"""What is in the manifest is in the store, and only results of the same call are taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pastpy.engine import Field, ZarrSink
+from pastpy.engine.fingerprint import array_fingerprint, model_fingerprint
+
+FIELDS = [Field(8 * i, 0, 8, 8, np.array([2 * i, 2 * i + 1])) for i in range(4)]
+IDENTITY = {"model": "a", "µm/px": 0.5}
+
+
+def row(i: int) -> np.ndarray:
+    return np.array([[i, i + 0.5]], dtype=np.float32)
+
+
+def test_rows_come_back_in_the_table_s_order(tmp_path):
+    sink = ZarrSink(tmp_path / "run.zarr", 9, IDENTITY)
+    assert not sink.begin(FIELDS)
+    sink.write(2, np.array([5]), {"x": row(5)})
+    sink.write(0, np.array([0, 1]), {"x": np.concatenate([row(0), row(1)]), "y": np.zeros((2, 1), np.float32)})
+    sink.write(1, np.array([], dtype=int), {})
+    assert "x" in sink and "z" not in sink
+    expected = np.full((9, 2), np.nan, dtype=np.float32)
+    expected[[0, 1, 5]] = np.concatenate([row(0), row(1), row(5)])
+    np.testing.assert_array_equal(sink["x"], expected)
+    assert np.flatnonzero(np.isfinite(sink["y"][:, 0])).tolist() == [0, 1]
+    sink.end()
+    again = ZarrSink(tmp_path / "run.zarr", 9, IDENTITY)
+    assert set(again.begin(FIELDS)) == {0, 1, 2}
+    np.testing.assert_array_equal(again["x"], expected)
+
+
+def test_another_call_is_refused_by_name(tmp_path):
+    path = tmp_path / "run.zarr"
+    sink = ZarrSink(path, 8, IDENTITY)
+    sink.begin(FIELDS)
+    sink.write(0, np.array([0]), {"x": row(0)})
+    sink.end()
+    with pytest.raises(ValueError, match=r"begun with another µm/px \(µm/px was 0.5, is 0.25\)"):
+        ZarrSink(path, 8, {**IDENTITY, "µm/px": 0.25}).begin(FIELDS)
+    with pytest.raises(ValueError, match="begun with another model"):
+        ZarrSink(path, 8, {**IDENTITY, "model": "b"}).begin(FIELDS)
+    with pytest.raises(ValueError, match="begun with another fields"):
+        ZarrSink(path, 8, IDENTITY).begin(FIELDS[:3])
+    np.testing.assert_array_equal(_open(path)["x"][0], row(0)[0])
+
+
+def _open(path: Path) -> ZarrSink:
+    sink = ZarrSink(path, 8, IDENTITY)
+    sink.begin(FIELDS)
+    sink.end()
+    return sink
+
+
+def test_something_else_at_the_path_is_left_alone(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no results of pastpy"):
+        ZarrSink(tmp_path / "notes", 8, IDENTITY).begin(FIELDS)
+    assert [p.name for p in (tmp_path / "notes").iterdir()] == ["a.txt"]
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path):
+    path = tmp_path / "run.zarr"
+    sink = ZarrSink(path, 8, IDENTITY)
+    sink.begin(FIELDS)
+    sink.write(0, np.array([0]), {"x": row(0)})
+    sink.end()
+    manifest = path / "finished.jsonl"
+    whole = manifest.read_bytes()
+    for cut in (b'{"field": 1', b'{"field": 1, "rows": 2}'):
+        manifest.write_bytes(whole + cut)
+        sink = ZarrSink(path, 8, IDENTITY)
+        assert set(sink.begin(FIELDS)) == {0}
+        sink.write(3, np.array([6]), {"x": row(6)})
+        sink.end()
+        assert [json.loads(line)["field"] for line in manifest.read_text().splitlines()] == [0, 3]
+
+
+def test_arrays_of_a_run_that_finished_nothing_are_made_anew(tmp_path):
+    path = tmp_path / "run.zarr"
+    sink = ZarrSink(path, 8, IDENTITY)
+    sink.begin(FIELDS)
+    sink.end()
+    (path / "x").mkdir()
+    (path / "x" / "zarr.json").write_text('{"half')
+    sink = ZarrSink(path, 8, IDENTITY)
+    assert not sink.begin(FIELDS)
+    sink.write(0, np.array([0]), {"x": row(0)})
+    np.testing.assert_array_equal(sink["x"][0], row(0)[0])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+def test_two_runs_do_not_share_a_store(tmp_path):
+    first, second = (ZarrSink(tmp_path / "run.zarr", 8, IDENTITY) for _ in range(2))
+    first.begin(FIELDS)
+    with pytest.raises(ValueError, match="in use by another run"):
+        second.begin(FIELDS)
+    first.end()
+    second.begin(FIELDS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_twenty_times_and_resumed(tmp_path):
+    """Processes are killed with SIGKILL at random moments; see the script for what it checks."""
+    script = Path(__file__).with_name("kill_and_resume.py")
+    done = subprocess.run([sys.executable, script, tmp_path, "20"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["killed"] == 20, "every process was killed before it finished"
+    assert result["identical"] and result["each_field_once"]
+    assert signal.SIGKILL in result["signals"] and len(set(result["signals"])) == 1
+
+
+def test_fingerprints_tell_values_types_and_shapes_apart():
+    import torch
+
+    zeros = np.zeros(4, dtype=np.float32)
+    others = [np.zeros(4), np.zeros((2, 2), np.float32), np.array([0, 0, 0, 1], np.float32), np.zeros(0, np.float32)]
+    assert len({array_fingerprint(a) for a in [zeros, *others]}) == 5
+    model = torch.nn.Linear(2, 2)
+    before = model_fingerprint(model)
+    assert before == model_fingerprint(model)
+    with torch.no_grad():
+        model.bias[0] += 1e-3
+    assert model_fingerprint(model) != before

@@ -1,0 +1,346 @@
+"""The alignment check catches what it says, and lets right pairs pass; faults are put on real and simulated cells."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pandas import Categorical, DataFrame
+from scipy.ndimage import gaussian_filter
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel, ShapesModel, TableModel
+from spatialdata.transformations import Affine, Identity, Scale, Sequence, set_transformation
+
+import pastpy as past
+from pastpy._elements import image_levels, set_mpp
+from pastpy.pp._alignment import guard
+from pastpy.pp._alignment_fit import ORIENTATIONS, Pose, fit_windows, point_density, point_scene, poses
+from pastpy.pp._alignment_size import PLAUSIBLE_UM, nuclear_width
+
+ELEMENTS = {"image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "coordinate_system": "global"}
+
+
+def affine(rows) -> Affine:
+    return Affine(np.vstack([rows, [0, 0, 1]]), input_axes=("x", "y"), output_axes=("x", "y"))
+
+
+def fault(name: str, width: float, height: float, mpp: float) -> Affine | Identity:
+    """Transformation of level-0 pixels that puts a fault on shapes."""
+    return {
+        "none": Identity(),
+        "15 µm shift": affine([[1, 0, 9 / mpp], [0, 1, 12 / mpp]]),
+        "x/y swap": affine([[0, 1, 0], [1, 0, 0]]),
+        "horizontal flip": affine([[-1, 0, width], [0, 1, 0]]),
+        "vertical flip": affine([[1, 0, 0], [0, -1, height]]),
+        "half turn": affine([[-1, 0, width], [0, -1, height]]),
+        "positions ×2": affine([[2, 0, 0], [0, 2, 0]]),
+        "positions ×½": affine([[0.5, 0, 0], [0, 0.5, 0]]),
+    }[name]
+
+
+#: What undoes each fault.
+UNDONE = {
+    "15 µm shift": ("identity", 1.0),
+    "x/y swap": ("swap_xy", 1.0),
+    "horizontal flip": ("flip_x", 1.0),
+    "vertical flip": ("flip_y", 1.0),
+    "half turn": ("rotate_180", 1.0),
+    "positions ×2": ("identity", 0.5),
+    "positions ×½": ("identity", 2.0),
+}
+
+
+def faulty(sdata: SpatialData, name: str, shapes_key: str, table_key: str) -> SpatialData:
+    """The same image and table with displaced shapes; the table forgets that pastpy made it."""
+    level = image_levels(sdata, "he")[0]
+    shapes = ShapesModel.parse(sdata.shapes[shapes_key].copy())
+    set_transformation(
+        shapes, fault(name, level.sizes["x"], level.sizes["y"], sdata.attrs["past"]["mpp"]["he"]), "global"
+    )
+    table = sdata.tables[table_key].copy()
+    table.uns.pop("past", None)
+    moved = SpatialData(images={"he": sdata["he"]}, shapes={shapes_key: shapes}, tables={table_key: table})
+    moved.attrs["past"] = {"mpp": dict(sdata.attrs["past"]["mpp"])}
+    return moved
+
+
+@pytest.fixture(scope="module")
+def segmented() -> SpatialData:
+    """Part of the shipped sample with its nuclei, found once."""
+    pixels = past.datasets.breast_st()["he"].values[:, 500:1800, 300:1600]
+    sdata = SpatialData(images={"he": Image2DModel.parse(pixels, dims=("c", "y", "x"))})
+    set_mpp(sdata, "he", 0.69)
+    past.pp.segment_nuclei(sdata, progress=False)
+    return sdata
+
+
+@pytest.fixture(scope="module")
+def simulated() -> SpatialData:
+    return past.datasets.simulate_tissue(n_cells=1500, n_genes=10, seed=3)
+
+
+def check_catches(sdata: SpatialData, name: str, shapes_key: str, table_key: str) -> None:
+    found = past.pp.check_alignment(faulty(sdata, name, shapes_key, table_key), n_windows=8).loc[shapes_key]
+    assert found["verdict"] == "suspicious", found["reason"]
+    assert (found["orientation"], found["scale"]) == UNDONE[name]
+    if name == "15 µm shift":
+        np.testing.assert_allclose(found[["shift_x_um", "shift_y_um"]].astype(float), [9, 12], atol=1.0)
+        assert "15.0 µm off" in found["reason"] or "14." in found["reason"] or "15." in found["reason"]
+
+
+@pytest.mark.parametrize("name", list(UNDONE))
+def test_faults_of_real_nuclei_are_caught(segmented, name):
+    check_catches(segmented, name, "nuclei", "cells")
+
+
+@pytest.mark.parametrize("name", ["15 µm shift", "x/y swap", "horizontal flip", "positions ×½"])
+def test_faults_of_simulated_cells_are_caught(simulated, name):
+    check_catches(simulated, name, "nuclei_true", "cells_true")
+
+
+@pytest.mark.parametrize("kind", ["segmented", "simulated"])
+def test_right_pairs_pass(kind, request):
+    sdata = request.getfixturevalue(kind)
+    (shapes_key,) = [n for n in sdata.shapes if n.startswith("nuclei")]
+    (table_key,) = [n for n in sdata.tables if n.startswith("cells")]
+    found = past.pp.check_alignment(faulty(sdata, "none", shapes_key, table_key), table_key=table_key).loc[shapes_key]
+    assert found["verdict"] == "ok", found["reason"]
+    assert (found["orientation"], found["scale"], found["on_image"]) == ("identity", 1.0, 1.0)
+    assert np.hypot(found["shift_x_um"], found["shift_y_um"]) < 1.0
+    assert found["resolution_um"] == 1.0 and PLAUSIBLE_UM[0] < found["nuclear_width_um"] < PLAUSIBLE_UM[1]
+
+
+@pytest.mark.parametrize(("factor", "how"), [(2.0, "large"), (0.5, "small")])
+def test_twofold_wrong_mpp_is_caught(segmented, factor, how):
+    found = past.pp.check_alignment(segmented, mpp=0.69 * factor).iloc[0]
+    assert found["verdict"] == "suspicious"
+    assert f"µm/px may be too {how}" in found["reason"]
+    assert found["orientation"] == "identity" and found["shift_x_um"] == pytest.approx(0, abs=1)
+
+
+def test_small_nuclei_of_skin_make_no_alarm(shared_data):
+    """At the right µm/px they are as wide as other tissue's at half of it: unknown, and the guard keeps quiet."""
+    sdata = past.io.read_wsi(shared_data / "svs" / "cmu-1-small-region.svs")
+    past.pp.segment_nuclei(sdata, progress=False)
+    found = past.pp.check_alignment(sdata).loc["nuclei"]
+    assert (found["verdict"], found["orientation"]) == ("unknown", "identity")
+    assert "µm wide: µm/px may be too small" in found["reason"]
+
+
+def test_cells_of_another_place_are_unknown(segmented):
+    """Shuffled in place, they lie on tissue but on no nuclei."""
+    rng = np.random.default_rng(0)
+    shapes = ShapesModel.parse(rng.uniform(0, 1300, (4000, 2)), geometry=0, radius=5, index=np.arange(1, 4001))
+    obs = DataFrame({"region": Categorical(["nuclei"] * 4000), "cell_id": np.arange(1, 4001)}).set_axis(
+        np.arange(4000).astype(str)
+    )
+    table = TableModel.parse(
+        AnnData(np.zeros((4000, 0)), obs=obs), region="nuclei", region_key="region", instance_key="cell_id"
+    )
+    sdata = SpatialData(images={"he": segmented["he"]}, shapes={"nuclei": shapes}, tables={"cells": table})
+    set_mpp(sdata, "he", 0.69)
+    found = past.pp.check_alignment(sdata).loc["nuclei"]
+    assert found["verdict"] == "unknown"
+    assert "match the image's nuclei in no orientation" in found["reason"]
+    assert found["orientation"] is None and np.isnan(found["shift_x_um"])
+
+
+# DAPI
+
+
+def with_dapi(sdata: SpatialData, transformation) -> SpatialData:
+    """The object with the nuclei as a fluorescence image at another µm/px, laid by a transformation."""
+    labels = np.zeros((1, 910, 910), np.float32)
+    centres = np.floor(
+        np.column_stack([c(sdata["nuclei"].geometry.centroid) for c in (lambda g: g.x, lambda g: g.y)]) * 0.7
+    )
+    x, y = np.clip(centres, 0, 909).astype(int).T
+    labels[0, y, x] = 1000.0
+    pixels = np.clip(gaussian_filter(labels, (0, 2.5, 2.5)) * 20, 0, 60000).astype(np.uint16)
+    both = faulty(sdata, "none", "nuclei", "cells")
+    both.images["dapi"] = Image2DModel.parse(
+        pixels, dims=("c", "y", "x"), c_coords=["DAPI"], scale_factors=[2],
+        transformations={"global": Sequence([Scale([1 / 0.7, 1 / 0.7], axes=("x", "y")), transformation])},
+    )  # fmt: skip
+    return both
+
+
+@pytest.mark.parametrize("name", ["none", "15 µm shift", "x/y swap", "horizontal flip"])
+def test_dapi_is_compared_where_there_is_one(segmented, name):
+    sdata = with_dapi(segmented, fault(name, 1300, 1300, 0.69))
+    found = past.pp.check_alignment(sdata, image_key="he", dapi_key="dapi", n_windows=8).loc["nuclei"]
+    assert (found["orientation"], found["scale"]) == UNDONE.get(name, ("identity", 1.0))
+    assert found["verdict"] == ("ok" if name == "none" else "suspicious") and found["reason"].startswith("DAPI lies")
+    expected = [9, 12] if name == "15 µm shift" else [0, 0]
+    np.testing.assert_allclose(found[["shift_x_um", "shift_y_um"]].astype(float), expected, atol=1.0)
+
+
+def test_a_dapi_image_must_have_the_channel(segmented):
+    with pytest.raises(ValueError, match=r"image 'he' has 3 channels .*none is called 'DAPI'"):
+        past.pp.check_alignment(segmented, dapi_key="he")
+
+
+# Spots
+
+
+def triangle(n_genes: int = 5) -> SpatialData:
+    """A lopsided section on glass with spots on a grid of 200 µm over it, at 4 µm/px."""
+    y, x = np.mgrid[:800, :900]
+    tissue = (y > 150) & (y < 700) & (x > 100) & (x < 100 + (y - 150) * 1.2)
+    rgb = np.where(tissue[..., None], [150, 90, 160], [240, 238, 237]).astype(np.uint8)
+    rng = np.random.default_rng(0)
+    rgb = np.clip(rgb + rng.normal(0, 6, rgb.shape), 0, 255).astype(np.uint8)
+    at = np.stack(np.meshgrid(np.arange(25, 900, 50), np.arange(25, 800, 50)), axis=-1).reshape(-1, 2)
+    at = at[tissue[at[:, 1], at[:, 0]]].astype(float)
+    ids = np.arange(len(at))
+    obs = DataFrame({"region": Categorical(["spot_circles"] * len(ids)), "spot_id": ids}, index=ids.astype(str))
+    table = AnnData(rng.poisson(20, (len(ids), n_genes)).astype(np.float32), obs=obs)
+    sdata = SpatialData(
+        images={"he": Image2DModel.parse(rgb.transpose(2, 0, 1), dims=("c", "y", "x"))},
+        shapes={"spot_circles": ShapesModel.parse(at, geometry=0, radius=12.5, index=ids)},
+        tables={"spots": TableModel.parse(table, region="spot_circles", region_key="region", instance_key="spot_id")},
+    )
+    set_mpp(sdata, "he", 4.0)
+    return sdata
+
+
+def test_spots_on_lopsided_tissue_pass_with_the_limit_stated():
+    found = past.pp.check_alignment(triangle()).loc["spot_circles"]
+    assert (found["unit"], found["verdict"], found["orientation"]) == ("spot", "ok", "identity")
+    assert found["resolution_um"] > 50 and "cannot be seen" in found["reason"]
+    assert np.isnan(found["shift_x_um"]) and np.isnan(found["nuclear_width_um"])
+
+
+def test_a_small_shift_of_spots_is_not_claimed_to_be_seen():
+    sdata = triangle()
+    set_transformation(sdata["spot_circles"], affine([[1, 0, 15 / 4], [0, 1, 0]]), "global")
+    found = past.pp.check_alignment(sdata).loc["spot_circles"]
+    assert found["verdict"] == "ok" and found["resolution_um"] > 15
+
+
+@pytest.mark.parametrize("name", ["x/y swap", "horizontal flip", "vertical flip", "half turn", "positions ×½"])
+def test_turned_spots_are_caught(name):
+    sdata = triangle()
+    set_transformation(sdata["spot_circles"], fault(name, 900, 800, 4.0), "global")
+    found = past.pp.check_alignment(sdata).loc["spot_circles"]
+    assert found["verdict"] == "suspicious", found["reason"]
+
+
+def test_spots_where_tissue_fills_the_image_are_unknown(breast):
+    found = past.pp.check_alignment(breast).loc["spot_circles"]
+    assert found["verdict"] == "unknown" and "do not tell" in found["reason"]
+    assert np.isnan(found["resolution_um"]) or found["resolution_um"] > 100
+
+
+# What it is made of
+
+
+@settings(max_examples=25)
+@given(st.floats(-40, 40), st.floats(-40, 40), st.integers(0, 1000))
+def test_a_shift_of_points_is_measured(dx, dy, seed):
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-60, 260, (600, 2))
+    corners = np.array([[0.0, 0.0], [60.0, 80.0]])
+    maps = [point_density(points, corner, 120) for corner in corners]
+    fit = fit_windows(maps, corners, point_scene(points + [dx, dy]), reach_um=48)
+    assert fit.found
+    np.testing.assert_allclose(fit.shift_um, [dx, dy], atol=0.6)  # points are counted in squares of 1 µm
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_unrelated_points_are_not_found_to_fit(seed):
+    rng = np.random.default_rng(seed)
+    corners = np.zeros((8, 2))
+    maps = [point_density(rng.uniform(-60, 320, (1500, 2)), corner, 256) for corner in corners]
+    assert not fit_windows(maps, corners, point_scene(rng.uniform(-60, 320, (1500, 2))), reach_um=48).found
+    assert fit_windows(maps, corners, point_scene(np.zeros((0, 2))), reach_um=48).windows == 0
+
+
+@given(st.sampled_from(sorted(ORIENTATIONS)), st.floats(0, 100), st.floats(0, 70))
+def test_every_orientation_is_undone_by_one(name, x, y):
+    size = (100.0, 70.0)
+    point = np.array([[x, y]])
+    turned = size if np.array(ORIENTATIONS[name])[0, 0] else size[::-1]
+    there = Pose(name, 1.0).apply(point, turned)
+    assert any(np.allclose(pose.apply(there, size), point) for pose in poses() if pose.scale == 1)
+    np.testing.assert_allclose(Pose(name, 2.0).undo(Pose(name, 2.0).apply(point, size), size), point, atol=1e-9)
+
+
+@settings(max_examples=10)
+@given(st.floats(3, 10))
+def test_the_width_of_painted_nuclei_is_measured(diameter):
+    mpp = 0.5
+    y, x = np.mgrid[:512, :512] * mpp
+    centres = np.stack(np.meshgrid(np.arange(20, 240, 20), np.arange(20, 240, 20)), axis=-1).reshape(-1, 2)
+    near = np.hypot((x + 10) % 20 - 10, (y + 10) % 20 - 10)  # a nucleus every 20 µm
+    rgb = np.where((near < diameter / 2)[..., None], [80, 60, 140], [235, 200, 220]).astype(np.uint8)
+    width, n = nuclear_width([rgb], mpp, [centres / mpp + 0.5])
+    assert n == len(centres) and width == pytest.approx(diameter, abs=1.2 * mpp)
+
+
+# Guard
+
+
+def test_guard(segmented):
+    moved = faulty(segmented, "15 µm shift", "nuclei", "cells")
+    with pytest.warns(UserWarning, match=r"'nuclei' and image 'he' do not seem to fit: cells lie 1\d\.\d µm off"):
+        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="warn")
+    with pytest.raises(ValueError, match="do not seem to fit"):
+        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="ignore")
+        guard(faulty(segmented, "none", "nuclei", "cells"), **ELEMENTS, mpp=0.69, on_misaligned="raise")
+    with pytest.raises(ValueError, match="on_misaligned='no' is unknown"):
+        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="no")
+
+
+def test_guard_trusts_pastpys_own_nuclei_until_they_are_moved(segmented, monkeypatch):
+    calls = []
+    real = past.pp.check_alignment
+    monkeypatch.setattr("pastpy.pp._alignment.check_alignment", lambda *a, **k: calls.append(1) or real(*a, **k))
+    guard(segmented, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+    assert not calls
+    moved = faulty(segmented, "15 µm shift", "nuclei", "cells")
+    moved["cells"].uns["past"] = segmented["cells"].uns["past"]
+    with pytest.raises(ValueError, match="do not seem to fit"):
+        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+    assert calls
+
+
+# Limits
+
+
+def test_too_little_to_tell(toy_sdata):
+    assert past.pp.check_alignment(toy_sdata(size=96, n_cells=4)).loc["nuclei", "reason"].startswith("only 4 cells")
+    sdata = toy_sdata(size=512, n_cells=200)
+    sdata.images["he"] = Image2DModel.parse(np.full((3, 512, 512), 240, np.uint8), dims=("c", "y", "x"))
+    found = past.pp.check_alignment(sdata).loc["nuclei"]
+    assert (found["verdict"], found["reason"]) == ("unknown", "no tissue was found on the image")
+
+
+def test_cells_beyond_the_image_are_suspicious(segmented):
+    moved = faulty(segmented, "none", "nuclei", "cells")
+    set_transformation(moved["nuclei"], affine([[1, 0, 1000], [0, 1, 0]]), "global")
+    found = past.pp.check_alignment(moved).loc["nuclei"]
+    assert found["verdict"] == "suspicious" and found["on_image"] < 0.5
+
+
+def test_an_image_that_was_sliced_under_its_cells_is_caught(segmented):
+    moved = faulty(segmented, "none", "nuclei", "cells")
+    moved.images["he"] = moved.images["he"].isel(x=slice(29, None))
+    found = past.pp.check_alignment(moved).loc["nuclei"]
+    assert found["verdict"] == "suspicious" and found["shift_x_um"] == pytest.approx(29 * 0.69, abs=1)
+
+
+def test_bad_arguments(toy_sdata):
+    with pytest.raises(ValueError, match="n_windows must be at least 2"):
+        past.pp.check_alignment(toy_sdata(size=96, n_cells=4), n_windows=1)
+    with pytest.raises(ValueError, match="µm/px of image 'he' is unknown"):
+        past.pp.check_alignment(toy_sdata(size=96, n_cells=4, mpp=None))
+    with pytest.raises(TypeError, match="expected a SpatialData"):
+        past.pp.check_alignment(toy_sdata(size=96, n_cells=4)["cells"])

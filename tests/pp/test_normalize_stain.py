@@ -1,0 +1,75 @@
+"""Normalisation brings stains nearer to the reference and leaves the image as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from spatialdata import SpatialData
+from spatialdata.models import Image2DModel
+from spatialdata.transformations import Scale, get_transformation
+
+import pastpy as past
+from pastpy import _elements
+from pastpy.pp import _normalize_stain as module
+from pastpy.pp._stain_vectors import angle_deg, macenko
+from pastpy.pp._tissue_mask import optical_density
+
+
+def sdata_of(rgb: np.ndarray) -> SpatialData:
+    image = Image2DModel.parse(
+        rgb.transpose(2, 0, 1), dims=("c", "y", "x"), scale_factors=[2],
+        transformations={"global": Scale([0.69, 0.69], axes=("x", "y"))},
+    )  # fmt: skip
+    sdata = SpatialData(images={"he": image})
+    _elements.set_mpp(sdata, "he", 0.69)
+    return sdata
+
+
+@pytest.fixture(scope="module")
+def rgb() -> np.ndarray:
+    return past.datasets.breast_st()["he"].values.transpose(1, 2, 0)[500:1012, 500:1012].copy()
+
+
+@pytest.fixture(scope="module")
+def other(rgb) -> np.ndarray:
+    """The same tissue, each channel's optical density changed as another scanner and stain would."""
+    return np.clip(256 * 10 ** -(optical_density(rgb) * [0.7, 1.1, 1.5]) - 1, 0, 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("method", ["macenko", "reinhard"])
+def test_colours_become_those_of_the_reference(rgb, other, method):
+    sdata = sdata_of(other)
+    assert past.pp.normalize_stain(sdata, sdata_of(rgb), method=method) is None
+    new = _elements.image_levels(sdata, "he_normalized")[0].values.transpose(1, 2, 0)
+    np.testing.assert_array_equal(_elements.image_levels(sdata, "he")[0].values.transpose(1, 2, 0), other)
+    assert new.dtype == np.uint8 and new.shape == other.shape
+    before, after = (np.abs(np.mean(p, axis=(0, 1)) - np.mean(rgb, axis=(0, 1))).sum() for p in (other, new))
+    assert after < 0.5 * before
+    if method == "macenko":
+        far, near = (angle_deg(macenko(p)[0], macenko(rgb)[0]) for p in (other, new))
+        assert near < 0.5 * far
+
+
+def test_the_new_image_is_laid_where_the_old_one_is_and_defaults_ignore_it(rgb, other):
+    sdata = sdata_of(other)
+    past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even")
+    assert _elements.resolve_image(sdata) == "he" and _elements.resolve_mpp(sdata, "even") == 0.69
+    assert get_transformation(sdata["even"], get_all=True) == get_transformation(sdata["he"], get_all=True)
+    assert [lv.shape for lv in _elements.image_levels(sdata, "even")] == [(3, 512, 512), (3, 256, 256)]
+    with pytest.raises(ValueError, match="already has 'even'; pass overwrite=True"):
+        past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even")
+    past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even", overwrite=True)
+
+
+def test_bad_input(rgb, monkeypatch):
+    sdata, blank = sdata_of(rgb), sdata_of(np.full((512, 512, 3), 240, np.uint8))
+    with pytest.raises(ValueError, match="method='mean' is unknown"):
+        past.pp.normalize_stain(sdata, sdata, method="mean")
+    with pytest.raises(ValueError, match="no tissue found on image 'he'"):
+        past.pp.normalize_stain(sdata, blank)
+    with pytest.raises(ValueError, match="already has 'he'"):
+        past.pp.normalize_stain(sdata, sdata, key_added="he", overwrite=True)
+    monkeypatch.setitem(__import__("sys").modules, "squidpy.experimental", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install 'squidpy>=1.8.2'"):
+        module._squidpy()
+    assert list(sdata.images) == ["he"]
