@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pastpy import _elements, _keys
+from pastpy import _elements
 from pastpy.bench._folds import FitPredict, Fold, blind, make_folds, refuse_shared_units
 from pastpy.bench._loso import checked, choose_genes
 from pastpy.metrics._bootstrap import bootstrap_groups

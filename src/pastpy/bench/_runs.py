@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from pastpy.bench._baselines import ALPHAS, FeatureMethod, baselines, ridge, tuned_ridge
 from pastpy.bench._features import window_features
 from pastpy.bench._hest import hest
