@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy._cell_elements import planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
-from pastpy.pp._nuclei import _planar_transformations
 from pastpy.pp._overview import Overview, read_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters, tissue_mask
 
@@ -163,7 +163,7 @@ def _write(sdata: SpatialData, name: str, polygons: np.ndarray, pieces: DataFram
     from spatialdata.models import ShapesModel
 
     frame = gpd.GeoDataFrame({"geometry": polygons, **{c: pieces[c].to_numpy() for c in pieces}}, index=pieces.index)
-    shapes = ShapesModel.parse(frame, transformations=_planar_transformations(sdata, image_key))
+    shapes = ShapesModel.parse(frame, transformations=planar_transformations(sdata.images[image_key]))
     if name in sdata.shapes:
         del sdata.shapes[name]
     sdata.shapes[name] = shapes
