@@ -58,14 +58,14 @@ def run(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
 
     from pastpy import datasets, pp, tl
     from pastpy.io import write_store
-    from pastpy.tl._inputs import load_model
+    from pastpy.tl._inputs import load_past
 
     there = [name for name in (STORE, *PICTURES) if (out / name).exists()]
     if there and not overwrite:
         raise FileExistsError(
             f"{str(out / there[0])!r} is there from an earlier demo; choose another --out, or --overwrite"
         )
-    model = load_model("past-mini", "auto")
+    model = load_past("past-mini", "auto")
     say("1/7 sample: H&E of a HER2-positive breast tumour with Spatial Transcriptomics spots (her2st C3, CC BY 4.0)")
     sdata = datasets.breast_st()
     say("2/7 nuclei")
