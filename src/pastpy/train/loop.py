@@ -153,9 +153,10 @@ def _optimise(
 
     fabric = Fabric(accelerator="auto", devices=1)
     model.image_encoder.requires_grad_(False)
-    rest = [p for p in model.trained_parameters() if p is not model.decoder.readout]
+    by_gene = model.decoder.gene_weights
+    rest = [p for p in model.trained_parameters() if p is not by_gene]
     groups: list[dict[str, Any]] = [
-        {"params": [model.decoder.readout], "weight_decay": config.readout_decay},
+        {"params": [by_gene], "weight_decay": config.readout_decay},
         {"params": rest},
     ]
     optimizer = torch.optim.AdamW(
