@@ -246,7 +246,7 @@ class PASTConfig:
         """
         if size not in _SIZES:
             raise ValueError(f"size={size!r} is unknown; use one of {list(_SIZES)}")
-        return cls(name=name, **{**_SIZES[size], **changes})
+        return cls.from_dict({"name": name, **_SIZES[size], **changes})
 
     def to_json(self, path: Path) -> None:
         """Write the configuration to a JSON file."""
