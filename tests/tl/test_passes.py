@@ -31,7 +31,12 @@ def test_the_coarse_pass_is_that_of_a_model_of_its_own(toy_sdata, two_passes):
     sdata = toy_sdata(size=384)
     coarse = two_passes.passes[1]
     config = replace(
-        two_passes.config, target_mpp=2.0, regions=coarse.regions, coarse_mpp=None, coarse_radii_um=(), coarse_tokens=True
+        two_passes.config,
+        target_mpp=2.0,
+        regions=coarse.regions,
+        coarse_mpp=None,
+        coarse_radii_um=(),
+        coarse_tokens=True,
     )
     with pytest.warns(UserWarning, match="16 µm apart"):
         alone = PAST(config, two_passes.card).eval()
