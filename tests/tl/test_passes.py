@@ -44,7 +44,8 @@ def test_the_coarse_pass_is_that_of_a_model_of_its_own(toy_sdata, two_passes):
     with torch.no_grad():
         for i in range(2):
             alone.region_in[i].load_state_dict(two_passes.region_in[3 + i].state_dict())
-            alone.image_projection.weight[:] = two_passes.image_projection.weight[:, 3 * 16 :]
+        alone.token_norm.load_state_dict(two_passes.token_norm.state_dict())
+        alone.image_projection.weight[:] = two_passes.image_projection.weight[:, 3 * 16 :]
         # without what the fine regions say
         two_passes.image_projection.weight[:, : 3 * 16] = 0
         alone.image_projection.bias.copy_(two_passes.image_projection.bias)
