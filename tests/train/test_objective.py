@@ -16,6 +16,7 @@ from pastpy.train.losses import info_nce, siglip, soft_target_clip
 from pastpy.train.objective import Batch, Objective, expression_tokens, thinned
 
 N_GENES = 6
+VARIABLE = torch.tensor([4, 0, 1])
 ENTRIES = {"dim": 16, "embedding_dim": 8, "dropout": 0.0}
 
 
@@ -35,25 +36,35 @@ def make(entries: dict[str, Any] | None = None) -> PAST:
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
+    counts = torch.poisson(torch.full((3, N_GENES), 5.0), generator=generator)
     return Batch(
         pooled=torch.randn(9, 3, 40, generator=generator),
         spot=torch.tensor([0, 0, 1, 1, 1, 2, 2, 2, 2]),
-        counts=torch.poisson(torch.full((3, N_GENES), 5.0), generator=generator),
+        counts=counts,
+        log_counts=torch.log1p(1e4 * counts / counts.sum(dim=1, keepdim=True)),
         cells=torch.poisson(torch.full((4, N_GENES), 2.0), generator=generator),
         cells_known=torch.tensor([True] * 4 + [False] * 2),
     )
 
 
 def losses(model: PAST, training: TrainConfig, batch: Batch) -> dict[str, torch.Tensor]:
-    return Objective(model, training)(batch, torch.Generator().manual_seed(0))
+    return Objective(model, training, VARIABLE)(batch, torch.Generator().manual_seed(0))
 
 
 def test_a_plain_model_has_the_plain_losses_and_their_weighted_sum(batch):
     training = config()
     found = losses(make(), training, batch)
-    assert set(found) == {"image", "expression", "contrastive", "cells", "total"}
+    assert set(found) == {"image", "profile", "expression", "contrastive", "cells", "total"}
     expected = sum(training.weights[name] * value for name, value in found.items() if name != "total")
     torch.testing.assert_close(found["total"], expected)
+
+
+def test_the_profile_is_compared_on_the_scale_of_the_scores(batch):
+    model = make()
+    share = model.log_profile(model.image_tokens(batch.pooled)).exp()
+    spots = torch.stack([share[batch.spot == i].mean(dim=0) for i in range(3)])[:, VARIABLE]
+    expected = (torch.log1p(1e4 * spots) - batch.log_counts[:, VARIABLE]).square().mean()
+    torch.testing.assert_close(losses(model, config(), batch)["profile"], expected)
 
 
 @pytest.mark.parametrize("name", ["info_nce", "soft_target_clip", "siglip"])
@@ -81,7 +92,7 @@ def test_options_of_the_model_reach_its_parameters(batch):
     }  # fmt: skip
     model = make(entries)
     found = losses(model, config(entries, contrastive="siglip"), batch)
-    assert set(found) == {"image", "expression", "contrastive", "joint", "cells", "total"}
+    assert set(found) == {"image", "profile", "expression", "contrastive", "joint", "cells", "total"}
     found["total"].backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert all(n.startswith("image_encoder.") for n in without), without
@@ -97,7 +108,7 @@ def test_padded_gene_tokens_are_not_looked_at(batch):
     alone = expression_tokens(model, counts[:1])
     together = expression_tokens(model, counts)[:1]
     assert together.shape[1] > alone.shape[1]
-    objective = Objective(model, config({"gene_tokens": True}))
+    objective = Objective(model, config({"gene_tokens": True}), VARIABLE)
     known = torch.ones(N_GENES, dtype=torch.bool)
     a, b = (objective._cells(counts[:1], known, seen) for seen in (alone, together))
     torch.testing.assert_close(a, b)
@@ -131,7 +142,7 @@ def test_what_fit_cannot_train_is_refused(entries, changes, message):
 
 def test_a_joint_embedding_without_a_weight_is_refused():
     with pytest.raises(ValueError, match="give 'joint' a weight"):
-        Objective(make({"joint": "attention"}), replace(config(), weights={"image": 1.0}))
+        Objective(make({"joint": "attention"}), replace(config(), weights={"image": 1.0}), VARIABLE)
 
 
 def test_sizes_and_plain_values_are_taken():

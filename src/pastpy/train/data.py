@@ -64,9 +64,11 @@ def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, v
     from pastpy.pp import NucleiParameters
 
     # what the tokens depend on: another folder, other nuclei or another release must not find them
+    architecture = model.config
     made_from = [
-        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), asdict(model.config), config.mpp,
-        config.spot_diameter_um, [asdict(v) for v in views],
+        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), config.mpp, config.spot_diameter_um,
+        architecture.backbone, architecture.backbone_stage, architecture.backbone_options, architecture.image_mean,
+        architecture.image_std, [asdict(p) for p in model.passes], [asdict(v) for v in views],
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     path = settings.cache_dir / "train" / f"{name}-{digest}.npz"

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 from torch.nn import functional as F
 
+from pastpy import _keys
 from pastpy.models.joint import drop_modality
 from pastpy.models.past import PAST
 from pastpy.models.tokens import join_tokens, pad_rows, split_absent
@@ -30,6 +31,8 @@ class Batch:
         int64 (cells,), position of each cell's spot in ``counts``.
     counts
         float32 (spots, genes), raw counts over the vocabulary.
+    log_counts
+        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count.
     cells
         float32 (n, genes), raw counts of single cells, or ``None``.
     cells_known
@@ -39,6 +42,7 @@ class Batch:
     pooled: torch.Tensor
     spot: torch.Tensor
     counts: torch.Tensor
+    log_counts: torch.Tensor
     cells: torch.Tensor | None
     cells_known: torch.Tensor | None
 
@@ -52,6 +56,8 @@ class Objective(nn.Module):
         The model to train.
     config
         Weight of each loss, the contrastive loss, and what the model is told of technologies.
+    variable
+        int64 (g,), positions of the genes whose log-normalised expression is compared.
 
     Raises
     ------
@@ -59,11 +65,14 @@ class Objective(nn.Module):
         If the model has a joint embedding to learn, and no weight is given for it.
     """
 
-    def __init__(self, model: PAST, config: TrainConfig) -> None:
+    variable: torch.Tensor
+
+    def __init__(self, model: PAST, config: TrainConfig, variable: torch.Tensor) -> None:
         super().__init__()
         if model.joint is not None and "joint" not in config.weights:
             raise ValueError(f"joint='attention' is learnt: give 'joint' a weight, got weights={config.weights}")
         self.model, self.config = model, config
+        self.register_buffer("variable", variable)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum as ``total``."""
@@ -71,8 +80,13 @@ class Objective(nn.Module):
         tokens = model.image_tokens(batch.pooled)
         spot_tokens = spot_mean(tokens, batch.spot, len(batch.counts))
         background, amount = model.background.softmax(dim=0), model.log_background_amount.exp()
-        share = spot_share(model.log_profile(tokens).exp(), batch.spot, len(batch.counts), background, amount)
+        of_cells = model.log_profile(tokens).exp()
+        share = spot_share(of_cells, batch.spot, len(batch.counts), background, amount)
         losses = {"image": self._explained(batch.counts, share, model.zero_logits(spot_tokens))}
+        # counts of the strongest genes rule the likelihood; scores and users look at logarithms, gene by gene. The
+        # background is left out: it must not explain what the cells are to be scored by.
+        cells_alone = spot_mean(of_cells[:, self.variable], batch.spot, len(batch.counts))
+        losses["profile"] = F.mse_loss(torch.log1p(_keys.TARGET_SUM * cells_alone), batch.log_counts[:, self.variable])
 
         # what a smaller panel at a lower depth would have measured of the same units
         seen = expression_tokens(model, thinned(batch.counts, generator), told.spot_technology)
