@@ -4,7 +4,7 @@
 
 Every seed is a tissue of its own: three donors to train on, two to score. Cells' image tokens are pooled once, with the
 frozen ImageNet backbone of past-mini; each variant then trains the same number of steps on cells. Nothing is chosen on
-the scored donors. Some ten minutes on one core.
+the scored donors. Some fifteen minutes on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pastpy.train.losses import info_nce, nb_loss
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 N_CELLS, N_GENES, N_DONORS, TRAIN_DONORS = 7500, 100, 5, 3
-#: Epochs and weight decay were chosen for "likelihood only" on a tissue of its own, seed 1000; the same for all variants.
+#: Epochs and weight decay were chosen for "likelihood only" on a tissue of its own, seed 1000; the others share them.
 EPOCHS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 30, 256, 2e-3, 1.0
 #: Weight of the contrastive loss beside the likelihood, and cells of a batch that it sees.
 CONTRASTIVE_WEIGHT, PAIRED = 0.1, 128
@@ -314,8 +314,8 @@ def main() -> None:
 
 SETTINGS = {
     "cells": N_CELLS, "genes": N_GENES, "donors": N_DONORS, "train_donors": TRAIN_DONORS, "epochs": EPOCHS,
-    "batch": BATCH, "paired": PAIRED, "contrastive_weight": CONTRASTIVE_WEIGHT, "neighbours": NEIGHBOURS, "retrieved": RETRIEVED,
-    "candidates": CANDIDATES, "top": TOP, "coarse_mpp": COARSE_MPP, "coarse_radii_um": list(COARSE_RADII_UM),
+    "batch": BATCH, "paired": PAIRED, "contrastive_weight": CONTRASTIVE_WEIGHT, "neighbours": NEIGHBOURS,
+    "retrieved": RETRIEVED, "candidates": CANDIDATES, "top": TOP, "coarse_mpp": COARSE_MPP, "coarse_radii_um": list(COARSE_RADII_UM),
     "rank": RANK,
 }  # fmt: skip
 
