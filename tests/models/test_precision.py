@@ -15,7 +15,9 @@ from pastpy.models import PAST
 
 @pytest.fixture(scope="module")
 def mini() -> PAST:
-    return past.models.load("past-mini")
+    model = past.models.load("past-mini")
+    assert isinstance(model, PAST)
+    return model
 
 
 @pytest.fixture(scope="module")
