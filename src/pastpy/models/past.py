@@ -19,10 +19,8 @@ from pastpy.models.encoders import build_encoder
 from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
-from pastpy.models.tokens import join_tokens as join_tokens
-from pastpy.models.tokens import known_depth as known_depth
-from pastpy.models.tokens import pad_rows as pad_rows
-from pastpy.models.tokens import split_absent, unknown_as_nan
+from pastpy.models.passes import image_passes
+from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from pastpy.models.config import PASTConfig
+    from pastpy.models.passes import ImagePass
 
 __all__ = ["PAST", "ModelCard"]
 
@@ -96,12 +95,13 @@ class PAST(nn.Module):
         self.sha256: str | None = None
         self.gene_names: list[str] = card.genes["gene"].astype(str).tolist()
         self.gene_index = {gene: i for i, gene in enumerate(self.gene_names)}
-        n_genes, n_regions, dim = len(self.gene_names), len(config.regions), config.dim
         self.image_encoder = build_encoder(config, backbone)
+        regions = [region for each in self.passes for region in each.regions]
+        n_genes, n_regions, dim = len(self.gene_names), len(regions), config.dim
         channels = self.image_encoder.channels
         self.register_buffer("feature_mean", torch.zeros(n_regions, channels))
         self.register_buffer("feature_std", torch.ones(n_regions, channels))
-        self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in config.regions])
+        self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in regions])
         self.token_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.cell_encoder = ExpressionEncoder(
@@ -113,18 +113,17 @@ class PAST(nn.Module):
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
-        self.decoder = GeneDecoder(n_genes, dim, config.heads, zero_inflation=config.zero_inflation)
+        self.decoder = GeneDecoder(n_genes, dim, config.heads, rank=config.rank, zero_inflation=config.zero_inflation)
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
         self.background = nn.Parameter(torch.zeros(n_genes))
         self.log_background_amount = nn.Parameter(torch.zeros(()))
         self.fusion = nn.ModuleList([Block(dim, config.heads, config.dropout) for _ in range(config.fusion_layers)])
-        self._add_options(config)
+        self._add_options(config, [region.offset_um for region in regions])
         trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
         self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
 
-    def _add_options(self, config: PASTConfig) -> None:
+    def _add_options(self, config: PASTConfig, offsets: list[tuple[float, float]]) -> None:
         """Parts that the configuration asks for; without them nothing is drawn, stored or computed."""
-        offsets = [region.offset_um for region in config.regions]
         self.context = ContextPlace(offsets, config.dim) if any(offset != (0.0, 0.0) for offset in offsets) else None
         self.joint = JointHead(config.dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
         self.neighbour_context = (
@@ -151,9 +150,19 @@ class PAST(nn.Module):
         return self.config.mode
 
     @property
+    def passes(self) -> tuple[ImagePass, ...]:
+        """How the image encoder reads an image: the fine pass, and the coarse one where there is one.
+
+        Whoever pools tokens runs :attr:`image_encoder` once for each, at its µm per pixel, pools its regions, and joins
+        what comes out along the axis of the regions, in this order: that is what :meth:`image_tokens` takes.
+        """
+        return image_passes(self.config, self.image_encoder)
+
+    @property
     def crop_px(self) -> int | None:
-        """Side of a crop at the model's µm/px, where the backbone wants a certain one."""
-        return self.image_encoder.crop_px
+        """Side of a crop at ``config.target_mpp`` for all passes, where the backbone wants a certain one."""
+        window = self.image_encoder.crop_px
+        return None if window is None else window * self.passes[-1].zoom
 
     @property
     def device(self) -> torch.device:
@@ -245,6 +254,20 @@ class PAST(nn.Module):
             logits = logits.masked_fill(~self.trained_genes, float("-inf"))
         return logits.log_softmax(dim=1)
 
+    def zero_logits(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Log odds of zeros that are not counts, (n, genes); ``None`` for a model without zero inflation."""
+        if not self.config.zero_inflation:
+            return None
+        return self.decoder.zero_logits(self.fuse(tokens, padding), padding)
+
+    def expected_share(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+        """Share of every gene in the expected counts, (n, genes), inflated zeros included; each row sums to one."""
+        share, zero = self.log_profile(tokens, padding).exp(), self.zero_logits(tokens, padding)
+        if zero is None:
+            return share
+        share = share * torch.sigmoid(-zero)
+        return share / share.sum(dim=1, keepdim=True)
+
     def embed_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed crops centred on a cell.
 
@@ -261,9 +284,7 @@ class PAST(nn.Module):
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone tokens pooled around the middle of normalised crops, float32 (n, regions, channels)."""
-        return pool_crops(
-            self.image_encoder, pixels.to(self.device), self.config.regions, target_mpp=self.config.target_mpp
-        )
+        return pool_crops(self.image_encoder, pixels.to(self.device), self.passes)
 
     def encode_counts(
         self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
@@ -296,7 +317,9 @@ class PAST(nn.Module):
             out[rows.to(self.device), : tokens.shape[1]] = tokens.to(out.dtype)
         return out
 
-    def embed_expression(self, counts: Any, genes: Sequence[str]) -> torch.Tensor:
+    def embed_expression(
+        self, counts: Any, genes: Sequence[str], *, technology: str | Sequence[str] | None = None
+    ) -> torch.Tensor:
         """Embed measured counts.
 
         Parameters
@@ -305,6 +328,8 @@ class PAST(nn.Module):
             (n, g) array or sparse matrix of counts.
         genes
             Names of the g columns; unknown ones are ignored.
+        technology
+            Technology or batch of all cells, or of each; one that the model was not trained with counts as untold.
 
         Returns
         -------
@@ -312,14 +337,22 @@ class PAST(nn.Module):
         """
         from scipy.sparse import csr_matrix
 
-        return self.embed_counts(csr_matrix(counts), self.columns_of(genes))
+        counts = csr_matrix(counts)
+        told = None
+        if technology is not None:
+            names = [technology] * counts.shape[0] if isinstance(technology, str) else technology
+            told = self.cell_encoder.technology_index(names)
+        return self.embed_counts(counts, self.columns_of(genes), told)
 
-    def embed_counts(self, counts: csr_matrix, columns: np.ndarray) -> torch.Tensor:
-        """As :meth:`embed_expression`, for sparse counts whose genes were looked up with :meth:`columns_of`."""
+    def embed_counts(
+        self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As :meth:`embed_expression`, for sparse counts and genes, technologies that were looked up."""
         out = torch.full((counts.shape[0], self.config.embedding_dim), float("nan"), device=self.device)
         known = torch.from_numpy(known_depth(counts, columns) > 0)
         for rows in known.nonzero().ravel().split(DECODE_ROWS):
-            tokens = self.encode_counts(counts[rows.numpy()], columns)
+            told = None if technology is None else technology[rows]
+            tokens = self.encode_counts(counts[rows.numpy()], columns, told)
             out[rows.to(out.device)] = F.normalize(self.project_expression(tokens), dim=1)
         return out
 
@@ -363,7 +396,7 @@ class PAST(nn.Module):
         unknown = ~self.trained_genes[chosen]
         parts = []
         for rows in torch.arange(len(tokens)).split(DECODE_ROWS):
-            share = self.log_profile(tokens[rows], None if padding is None else padding[rows])[:, chosen].exp()
+            share = self.expected_share(tokens[rows], None if padding is None else padding[rows])[:, chosen]
             parts.append(share.masked_fill(unknown | nowhere[rows, None], float("nan")))
         return torch.cat(parts)
 

@@ -122,6 +122,11 @@ def impute_expression(
     )  # fmt: skip
     loaded = _inputs.load_past(model, device)
     chosen = _choose_genes(loaded, genes, table_added)
+    if uncertainty and loaded.config.zero_inflation:
+        raise ValueError(
+            f"uncertainty=True knows no inflated zeros, and {loaded.config.name!r} has them; use uncertainty=False and "
+            "past.tl.conformal"
+        )
     if not target_sum > 0:
         raise ValueError(f"target_sum must be positive, got {target_sum!r}")
     if table_added is not None and copy:
@@ -242,8 +247,7 @@ def _from_image(
 
     n = len(inputs.spatial_um)
     if not model.config.neighbours:
-        step = _run_image.past_step(model, mode, head)
-        sink = _run_image.run_image(inputs, model, step, options, identity={"mode": mode, **head.identity()})
+        sink = _run_image.run_past(inputs, model, head, options, mode, identity=head.identity())
         return sink["share"] if "share" in sink else np.full((n, len(head.columns)), np.nan, dtype=np.float32)
     tokens = _run_image.image_tokens(inputs, model, options, mode)
     share = np.full((n, len(head.columns)), np.nan, dtype=np.float32)
