@@ -13,6 +13,7 @@ from pastpy.models import DenseEncoder, PASTConfig, WindowEncoder, build_encoder
 from pastpy.models.adapters import PatchTokens, measure_geometry
 from pastpy.models.crops import pool_crops
 from pastpy.models.encoders import backbone_sha256
+from pastpy.models.passes import image_passes
 
 HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
 IMAGENET = {"image_mean": (0.485, 0.456, 0.406), "image_std": (0.229, 0.224, 0.225)}
@@ -155,9 +156,10 @@ def test_a_token_encoder_is_taken_as_it_is():
 def test_pooling_from_a_field_equals_pooling_from_a_crop():
     """A crop that holds the receptive field gives what the shared field gives."""
     torch.manual_seed(0)
-    config = PASTConfig(name="test", backbone="resnet10t", backbone_stage=1, **IMAGENET)
+    regions = (*PASTConfig(name="x").regions, Region("east", "disc", 10.0, (20.0, 0.0)))
+    config = PASTConfig(name="test", backbone="resnet10t", backbone_stage=1, regions=regions, **IMAGENET)
     encoder = build_encoder(config).eval()
-    regions = (*config.regions, Region("east", "disc", 10.0, (20.0, 0.0)))
+    passes = image_passes(config, encoder)
     side, mpp = 512, config.target_mpp
     pixels = torch.rand(1, 3, side, side)
     centres = np.array([[256.0, 256.0], [300.0, 228.0]])
@@ -171,14 +173,15 @@ def test_pooling_from_a_field_equals_pooling_from_a_crop():
         half += -half % encoder.alignment
         for (x, y), expected in zip(centres.astype(int), field, strict=True):
             crop = pixels[..., y - half : y + half, x - half : x + half]
-            found = pool_crops(encoder, crop, regions, target_mpp=mpp)[0]
+            found = pool_crops(encoder, crop, passes)[0]
             np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)
 
 
 def test_context_beyond_the_crop_is_unknown():
     encoder = DenseEncoder(nn.Conv2d(3, 4, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     regions = (Region("nucleus", "shape"), Region("east", "disc", 10.0, (90.0, 0.0)))
-    pooled = pool_crops(encoder, torch.rand(2, 3, 160, 160), regions, target_mpp=0.5)
+    config = PASTConfig(name="test", regions=regions)
+    pooled = pool_crops(encoder, torch.rand(2, 3, 160, 160), image_passes(config, encoder))
     assert pooled[:, 0].isfinite().all() and pooled[:, 1].isnan().all()
 
 

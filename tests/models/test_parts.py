@@ -134,6 +134,45 @@ def test_zero_logits_are_read_from_the_same_attention():
 
 
 @pytest.fixture(scope="module")
+def low_rank() -> GeneDecoder:
+    torch.manual_seed(0)
+    decoder = GeneDecoder(n_genes=40, dim=8, heads=2, rank=3, zero_inflation=True)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter)
+    return decoder
+
+
+def test_genes_of_a_low_rank_decoder_are_a_baseline_and_loadings_on_few_programs(low_rank):
+    tokens, padding = torch.randn(30, 4, 8), torch.zeros(30, 4, dtype=torch.bool)
+    padding[1, 2:] = True
+    programs = GeneDecoder(n_genes=3, dim=8, heads=2)
+    entries = {name: getattr(low_rank, name) for name in ("query", "readout")}
+    with torch.no_grad():
+        programs.load_state_dict({**low_rank.state_dict(), **entries, "bias": torch.zeros(3)}, strict=False)
+        latent = literal_decoder(programs, tokens, padding)
+        found = low_rank(tokens, padding)
+        torch.testing.assert_close(low_rank.latent(tokens, padding), latent)
+        torch.testing.assert_close(found, low_rank.bias + latent @ low_rank.loadings.T)
+        torch.testing.assert_close(
+            low_rank.zero_logits(tokens, padding), low_rank.zero_bias + latent @ low_rank.zero_readout.T
+        )
+        some = torch.tensor([6, 0, 30])
+        torch.testing.assert_close(low_rank(tokens, padding, some), found[:, some])
+        log_profile = found.log_softmax(dim=1) - low_rank.bias
+    # the normalisation adds one number a cell
+    values = torch.linalg.svdvals((log_profile - log_profile.mean(dim=1, keepdim=True)).double())
+    assert (values > 1e-4 * values[0]).sum() == 3
+
+
+def test_a_new_low_rank_decoder_predicts_its_baseline_and_can_learn():
+    decoder = GeneDecoder(n_genes=5, dim=8, heads=2, rank=2)
+    out = decoder(torch.randn(3, 4, 8))
+    assert torch.equal(out, decoder.bias.expand(3, 5))
+    out[0, 0].backward()
+    assert decoder.readout.grad is not None and decoder.readout.grad.abs().max() > 0
+
+
+@pytest.fixture(scope="module")
 def deep_encoder() -> ExpressionEncoder:
     torch.manual_seed(0)
     return ExpressionEncoder(

@@ -84,9 +84,20 @@ def test_a_model_learns_and_is_saved(folder, config, tmp_path):
     history = model.card.facts["history"]
     assert history[-1]["image"] < history[0]["image"]
     loaded = past.models.load(tmp_path / "toy")
+    assert loaded.card.facts.pop("sha256").keys() == {"model.safetensors", "genes.parquet"}
     assert loaded.card.facts == json.loads(json.dumps(model.card.facts))
     assert set(loaded.card.genes.columns) == {"gene", "variable", "trusted", "validation_r", "q05", "q95"}
     assert (loaded.card.genes["q05"] <= loaded.card.genes["q95"]).all()
+
+
+def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
+    entries = {**config.model, "coarse_mpp": 2.0, "coarse_radii_um": (25.0,), "rank": 3}
+    short = replace(config, model=entries, epochs=2, views=1, single_cells=False)
+    with past.settings.context(cache_dir=tmp_path / "cache"):
+        model = past.train.fit(short, tmp_path / "two", data=folder, progress=False)
+    assert model.feature_std.shape[0] == 4 and (model.feature_std > 1e-3).any(dim=1).all()
+    assert model.decoder.readout.abs().max() > 0
+    assert past.models.load(tmp_path / "two").config.rank == 3
 
 
 def test_missing_files_are_named(folder, config, tmp_path):

@@ -19,6 +19,7 @@ from pastpy.train.losses import (
     siglip,
     soft_target_clip,
     sparse_weights,
+    spot_mean,
     spot_share,
     unit_share,
     zinb_loss,
@@ -52,6 +53,12 @@ def test_a_spot_is_its_cells_and_a_background():
     share = spot_share(cells, torch.tensor([0, 0, 2]), 3, torch.tensor([0.2, 0.8]), torch.tensor(1.0))
     expected = [[1.7 / 3, 1.3 / 3], [0.2, 0.8], [0.1, 0.9]]
     torch.testing.assert_close(share, torch.tensor(expected))
+
+
+def test_a_spots_mean_is_that_of_its_cells():
+    tokens = torch.arange(12.0).view(3, 2, 2)
+    mean = spot_mean(tokens, torch.tensor([0, 2, 2]), 3)
+    torch.testing.assert_close(mean, torch.stack([tokens[0], torch.zeros(2, 2), (tokens[1] + tokens[2]) / 2]))
 
 
 def test_siglip_judges_every_pair_on_its_own():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pastpy.models.export import export_onnx
     from pastpy.models.fit import misfits
     from pastpy.models.neighbours import nearest_cells
+    from pastpy.models.passes import ImagePass
     from pastpy.models.past import PAST, ModelCard
     from pastpy.models.released import ReleasedPAST
     from pastpy.models.released_import import convert_released
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAST",
     "DenseEncoder",
+    "ImagePass",
     "ModelCard",
     "PASTConfig",
     "ReleasedPAST",
@@ -43,6 +45,7 @@ __all__ = [
 _LAZY = {
     "PAST": "past",
     "DenseEncoder": "adapters",
+    "ImagePass": "passes",
     "ModelCard": "past",
     "ReleasedPAST": "released",
     "WindowEncoder": "adapters",

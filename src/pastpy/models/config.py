@@ -106,6 +106,11 @@ class PASTConfig:
         where it lies.
     coarse_tokens
         Allow image tokens more than 4 µm apart, with a warning.
+    coarse_mpp
+        µm per pixel of a second pass of the same backbone over the image, for what lies farther around: a whole
+        multiple of ``target_mpp``. ``None`` leaves it out.
+    coarse_radii_um
+        Radii of the discs around the cell that the second pass pools, µm; each becomes one more image token.
     dim
         Width of tokens in the heads.
     embedding_dim
@@ -122,6 +127,9 @@ class PASTConfig:
         Let the decoder's gene queries attend to each measured gene, not to the summary alone.
     fusion_layers
         Self-attention layers over the tokens of both modalities before the decoder.
+    rank
+        Programs of which the decoder makes all genes: a cell's log profile is a baseline plus this many numbers times
+        the genes' loadings, up to its normalisation. 0 lets every gene attend for itself.
     zero_inflation
         Give the decoder's counts a per-gene probability of a zero that is not a low rate.
     joint
@@ -158,6 +166,8 @@ class PASTConfig:
     image_std: tuple[float, ...] = (128 / 255,) * 3
     regions: tuple[Region, ...] = field(default=_REGIONS)
     coarse_tokens: bool = False
+    coarse_mpp: float | None = None
+    coarse_radii_um: tuple[float, ...] = ()
     dim: int = 64
     embedding_dim: int = 64
     heads: int = 4
@@ -166,6 +176,7 @@ class PASTConfig:
     technologies: tuple[str, ...] = ()
     gene_tokens: bool = False
     fusion_layers: int = 0
+    rank: int = 0
     zero_inflation: bool = False
     joint: Joint = "sum"
     logit_bias: bool = False
@@ -186,6 +197,33 @@ class PASTConfig:
             raise ValueError("a backbone with backbone_training='full' must be stored; leave store_backbone=True")
         if not any(region.at_unit for region in self.regions):
             raise ValueError("regions must hold at least one that lies at the cell itself (offset_um=(0, 0))")
+        if self.rank < 0:
+            raise ValueError(f"rank must be 0 or more, got {self.rank}")
+
+        self._check_coarse_pass()
+
+    def _check_coarse_pass(self) -> None:
+        """Refuse a second pass that lacks its discs or its µm per pixel, or lies off the grid of the first."""
+        if (self.coarse_mpp is None) == bool(self.coarse_radii_um):
+            raise ValueError(
+                "coarse_mpp and coarse_radii_um belong together: set both for a second pass, or neither; got "
+                f"coarse_mpp={self.coarse_mpp}, coarse_radii_um={self.coarse_radii_um}"
+            )
+        if self.coarse_mpp is None:
+            return
+        factor = self.coarse_mpp / self.target_mpp
+        if round(factor) < 2 or abs(factor - round(factor)) > 1e-6:
+            raise ValueError(
+                f"coarse_mpp must be a whole multiple of target_mpp={self.target_mpp:g}, at least twice, got "
+                f"{self.coarse_mpp:g}"
+            )
+        if min(self.coarse_radii_um) <= 0 or len(set(self.coarse_radii_um)) < len(self.coarse_radii_um):
+            raise ValueError(f"coarse_radii_um must be positive and differ, got {self.coarse_radii_um}")
+
+    @property
+    def coarse_regions(self) -> tuple[Region, ...]:
+        """What the second pass pools."""
+        return tuple(Region(f"coarse_{radius:g}um", "disc", radius) for radius in self.coarse_radii_um)
 
     @classmethod
     def of_size(cls, size: str, *, name: str, **changes: Any) -> PASTConfig:
@@ -238,7 +276,7 @@ class PASTConfig:
                 r if isinstance(r, Region) else Region(**{**r, "offset_um": tuple(r.get("offset_um", (0.0, 0.0)))})
                 for r in plain["regions"]
             )
-        for name in ("image_mean", "image_std", "technologies"):
+        for name in ("image_mean", "image_std", "coarse_radii_um", "technologies"):
             if name in plain:
                 plain[name] = tuple(plain[name])
         return cls(**plain)

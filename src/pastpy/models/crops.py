@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import functional as F
 
 from pastpy.engine.pool import UnitShapes, pool_tokens
 
 if TYPE_CHECKING:
-    from pastpy.engine.pool import Region
+    from pastpy.models.passes import ImagePass
 
-__all__ = ["crop_weights", "pool_crops"]
+__all__ = ["crop_weights", "pass_pixels", "pool_crops"]
 
 #: Radius of the disc that stands for a nucleus where only a crop is known, µm.
 NUCLEUS_RADIUS_UM = 4.0
 
 
-def pool_crops(encoder: Any, pixels: torch.Tensor, regions: Sequence[Region], *, target_mpp: float) -> torch.Tensor:
+def pool_crops(encoder: Any, pixels: torch.Tensor, passes: Sequence[ImagePass]) -> torch.Tensor:
     """Tokens pooled under and around a cell in the middle of each crop.
 
     Parameters
@@ -26,26 +27,37 @@ def pool_crops(encoder: Any, pixels: torch.Tensor, regions: Sequence[Region], *,
     encoder
         Image encoder, as :class:`pastpy.engine.TokenEncoder`, that also takes normalised pixels when called.
     pixels
-        float32 (n, 3, h, w), normalised, at ``target_mpp``.
-    regions
-        What to pool.
-    target_mpp
-        µm per pixel.
+        float32 (n, 3, h, w), normalised, at the µm per pixel of the first pass; later passes see their means.
+    passes
+        Passes of the encoder, and what each pools.
 
     Returns
     -------
-    float32 (n, regions, channels); NaN for a region outside the crop.
+    float32 (n, regions of all passes, channels); NaN for a region outside the crop.
     """
-    grids = encoder(pixels).float()
-    height, width = pixels.shape[-2:]
-    shape = (int(grids.shape[-2]), int(grids.shape[-1]))
-    weights = crop_weights(encoder, (height, width), shape, regions, target_mpp=target_mpp).to(grids.device)
-    return weights @ grids.flatten(2).transpose(1, 2)
+    pooled = []
+    for each in passes:
+        grids = encoder(pass_pixels(encoder, pixels, each)).float()
+        weights = crop_weights(encoder, pixels.shape[-2:], grids.shape[-2:], each).to(grids.device)
+        pooled.append(weights @ grids.flatten(2).transpose(1, 2))
+    return torch.cat(pooled, dim=1)
 
 
-def crop_weights(
-    encoder: Any, crop_px: tuple[int, int], grid: tuple[int, int], regions: Sequence[Region], *, target_mpp: float
-) -> torch.Tensor:
+def pass_pixels(encoder: Any, pixels: torch.Tensor, each: ImagePass) -> torch.Tensor:
+    """What one pass sees of crops: block means at its µm per pixel, and the window that the encoder wants of these."""
+    seen = F.avg_pool2d(pixels, each.zoom) if each.zoom > 1 else pixels
+    (top, height), (left, width) = (_window(encoder, side) for side in seen.shape[-2:])
+    return seen[..., top : top + height, left : left + width]
+
+
+def _window(encoder: Any, side: int) -> tuple[int, int]:
+    """Start and length of what the encoder wants of the middle of a side; all of it where any length will do."""
+    window = encoder.crop_px
+    length = side if window is None else min(side, window)
+    return (side - length) // 2, length
+
+
+def crop_weights(encoder: Any, crop_px: Sequence[int], grid: Sequence[int], each: ImagePass) -> torch.Tensor:
     """How much each token of a crop counts in each region of a cell in its middle.
 
     Parameters
@@ -53,13 +65,11 @@ def crop_weights(
     encoder
         Gives the geometry of the tokens.
     crop_px
-        Height and width of the crop, px.
+        Height and width of the crop, px of the first pass.
     grid
-        Rows and columns of tokens.
-    regions
-        What is pooled.
-    target_mpp
-        µm per pixel.
+        Rows and columns of the tokens that the pass makes of it.
+    each
+        The pass.
 
     Returns
     -------
@@ -67,14 +77,14 @@ def crop_weights(
     """
     import numpy as np
 
-    height, width = crop_px
+    (top, height), (left, width) = (_window(encoder, side // each.zoom) for side in crop_px)
+    middle = [crop_px[1] / 2 / each.zoom - left, crop_px[0] / 2 / each.zoom - top]
     cell = UnitShapes(
-        np.array([[width / 2, height / 2]]), np.array([NUCLEUS_RADIUS_UM / target_mpp]), np.zeros((0, 4)),
-        np.zeros(2, int),
-    )  # fmt: skip
+        np.array([middle]), np.array([NUCLEUS_RADIUS_UM / each.target_mpp]), np.zeros((0, 4)), np.zeros(2, int)
+    )
     n = grid[0] * grid[1]
     pooled = pool_tokens(
-        np.eye(n, dtype=np.float32).reshape(n, *grid), cell, regions, stride=encoder.stride,
-        token_centre=encoder.token_centre, target_mpp=target_mpp, inside=(0, 0, width, height),
+        np.eye(n, dtype=np.float32).reshape(n, *grid), cell, each.regions, stride=encoder.stride,
+        token_centre=encoder.token_centre, target_mpp=each.target_mpp, inside=(0, 0, width, height),
     )  # fmt: skip
     return torch.from_numpy(pooled[0])

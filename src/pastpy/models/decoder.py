@@ -22,6 +22,9 @@ class GeneDecoder(nn.Module):
     Reading each token first and mixing afterwards is the same sum in another order, and needs (cells × genes × tokens)
     numbers instead of (cells × genes × dim).
 
+    With a rank, as many programs take the place of the genes: each attends with its query, and what it reads is one
+    number a cell. Genes are baselines plus loadings on these numbers.
+
     Parameters
     ----------
     n_genes
@@ -30,6 +33,8 @@ class GeneDecoder(nn.Module):
         Width of the tokens.
     heads
         Attention heads.
+    rank
+        Programs that genes are made of; 0 lets every gene attend for itself.
     zero_inflation
         Also read out the log odds of a zero that is not a low rate.
 
@@ -38,17 +43,24 @@ class GeneDecoder(nn.Module):
     Vaswani et al., Attention Is All You Need, NeurIPS 2017, arXiv:1706.03762.
     """
 
-    def __init__(self, n_genes: int, dim: int, heads: int, *, zero_inflation: bool = False) -> None:
+    def __init__(self, n_genes: int, dim: int, heads: int, *, rank: int = 0, zero_inflation: bool = False) -> None:
         super().__init__()
-        self.heads = heads
-        self.query = nn.Parameter(torch.randn(n_genes, dim) * 0.02)
-        self.readout = nn.Parameter(torch.zeros(n_genes, dim))
+        self.heads, self.rank = heads, rank
+        self.query = nn.Parameter(torch.randn(rank or n_genes, dim) * 0.02)
+        self.readout = nn.Parameter(torch.zeros(rank or n_genes, dim))
         self.bias = nn.Parameter(torch.zeros(n_genes))
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
+        if rank:
+            self.loadings = nn.Parameter(torch.randn(n_genes, rank) * rank**-0.5)
         if zero_inflation:
-            self.zero_readout = nn.Parameter(torch.zeros(n_genes, dim))
+            self.zero_readout = nn.Parameter(torch.zeros(n_genes, rank or dim))
             self.zero_bias = nn.Parameter(torch.full((n_genes,), -3.0))
+
+    @property
+    def gene_weights(self) -> nn.Parameter:
+        """What each gene reads of a cell, (n_genes, dim), or of its programs, (n_genes, rank)."""
+        return self.loadings if self.rank else self.readout
 
     def forward(
         self,
@@ -76,7 +88,12 @@ class GeneDecoder(nn.Module):
         -------
         float32 (n, g).
         """
-        return self._read(tokens, padding, genes, self.readout, self.bias, chunk_elements)
+        return self._read(tokens, padding, genes, self.gene_weights, self.bias, chunk_elements)
+
+    def latent(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+        """Programs of cells, (n, rank), for a decoder with a rank; arguments as in :meth:`forward`."""
+        key, value = self._split(self.key(tokens)), self._split(self.value(tokens))
+        return self._attend(key, value, padding, self._split(self.query), self._split(self.readout))
 
     def zero_logits(
         self,
@@ -98,8 +115,10 @@ class GeneDecoder(nn.Module):
         bias: torch.Tensor,
         chunk_elements: int | None,
     ) -> torch.Tensor:
-        query = self.query if genes is None else self.query[genes]
         weight, bias = (weight, bias) if genes is None else (weight[genes], bias[genes])
+        if self.rank:
+            return self.latent(tokens, padding) @ weight.T + bias
+        query = self.query if genes is None else self.query[genes]
         key, value = self._split(self.key(tokens)), self._split(self.value(tokens))
         query, weight = self._split(query), self._split(weight)
         if torch.is_grad_enabled():

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["backbone_sha256", "build_encoder"]
 
-#: What :class:`pastpy.engine.TokenEncoder` asks for.
-_GEOMETRY = ("stride", "alignment", "halo", "token_centre", "channels", "tokens")
+#: What :class:`pastpy.engine.TokenEncoder` asks for, and the side of the crops it wants, ``None`` for any.
+_GEOMETRY = ("stride", "alignment", "halo", "token_centre", "channels", "tokens", "crop_px")
 #: How far pixel statistics may be from those that a backbone was trained with.
 _STATISTICS_TOLERANCE = 0.02
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pastpy.models.crops import crop_weights
+from pastpy.models.crops import crop_weights, pass_pixels
 
 if TYPE_CHECKING:
     from pastpy.models.past import PAST
@@ -36,30 +36,30 @@ class ImagePath(nn.Module):
         If a region lies outside the crops.
     """
 
-    weights: torch.Tensor
-
     def __init__(self, model: PAST, crop_px: int) -> None:
         super().__init__()
         self.model = model
-        encoder, mpp = model.image_encoder, model.config.target_mpp
-        with torch.no_grad():
-            grid = encoder(torch.zeros(1, 3, crop_px, crop_px, device=model.device)).shape[-2:]
-        weights = crop_weights(
-            encoder, (crop_px, crop_px), (int(grid[0]), int(grid[1])), model.config.regions, target_mpp=mpp
-        )
-        if not weights.isfinite().all():
-            widest = max(region.reach_um for region in model.config.regions)
-            raise ValueError(
-                f"a crop of {crop_px} px ({crop_px * mpp:g} µm) does not hold every region; they reach {widest:g} µm "
-                f"from the cell, so use crop_px={-(-2 * widest // mpp):g} or more"
-            )
-        self.register_buffer("weights", weights.to(model.device))
+        nothing = torch.zeros(1, 3, crop_px, crop_px, device=model.device)
+        for each in model.passes:
+            with torch.no_grad():
+                grid = model.image_encoder(pass_pixels(model.image_encoder, nothing, each)).shape[-2:]
+            weights = crop_weights(model.image_encoder, (crop_px, crop_px), grid, each)
+            if not weights.isfinite().all():
+                widest, mpp = max(region.reach_um for region in each.regions), model.config.target_mpp
+                raise ValueError(
+                    f"a crop of {crop_px} px ({crop_px * mpp:g} µm) does not hold every region; they reach "
+                    f"{widest:g} µm from the cell, so use crop_px={-(-2 * widest // mpp):g} or more"
+                )
+            self.register_buffer(f"weights_{each.name}", weights.to(model.device))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed normalised pixels, float32 (n, 3, crop_px, crop_px), as (n, embedding_dim), L2-normalised."""
-        grid = self.model.image_encoder(pixels).flatten(2).transpose(1, 2)
         model = self.model
-        tokens = model.region_tokens((self.weights @ grid - model.feature_mean) / model.feature_std)
+        pooled = []
+        for each in model.passes:
+            grid = model.image_encoder(pass_pixels(model.image_encoder, pixels, each)).flatten(2).transpose(1, 2)
+            pooled.append(self.get_buffer(f"weights_{each.name}") @ grid)
+        tokens = model.region_tokens((torch.cat(pooled, dim=1) - model.feature_mean) / model.feature_std)
         return F.normalize(model.image_projection(tokens.flatten(1)) - model.image_centre, dim=1)
 
 

@@ -19,6 +19,7 @@ from pastpy.models.encoders import build_encoder
 from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
+from pastpy.models.passes import image_passes
 from pastpy.models.tokens import join_tokens as join_tokens
 from pastpy.models.tokens import known_depth as known_depth
 from pastpy.models.tokens import pad_rows as pad_rows
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from pastpy.models.config import PASTConfig
+    from pastpy.models.passes import ImagePass
 
 __all__ = ["PAST", "ModelCard"]
 
@@ -96,12 +98,13 @@ class PAST(nn.Module):
         self.sha256: str | None = None
         self.gene_names: list[str] = card.genes["gene"].astype(str).tolist()
         self.gene_index = {gene: i for i, gene in enumerate(self.gene_names)}
-        n_genes, n_regions, dim = len(self.gene_names), len(config.regions), config.dim
         self.image_encoder = build_encoder(config, backbone)
+        regions = [region for each in self.passes for region in each.regions]
+        n_genes, n_regions, dim = len(self.gene_names), len(regions), config.dim
         channels = self.image_encoder.channels
         self.register_buffer("feature_mean", torch.zeros(n_regions, channels))
         self.register_buffer("feature_std", torch.ones(n_regions, channels))
-        self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in config.regions])
+        self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in regions])
         self.token_norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(config.dropout)
         self.cell_encoder = ExpressionEncoder(
@@ -113,18 +116,17 @@ class PAST(nn.Module):
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
-        self.decoder = GeneDecoder(n_genes, dim, config.heads, zero_inflation=config.zero_inflation)
+        self.decoder = GeneDecoder(n_genes, dim, config.heads, rank=config.rank, zero_inflation=config.zero_inflation)
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
         self.background = nn.Parameter(torch.zeros(n_genes))
         self.log_background_amount = nn.Parameter(torch.zeros(()))
         self.fusion = nn.ModuleList([Block(dim, config.heads, config.dropout) for _ in range(config.fusion_layers)])
-        self._add_options(config)
+        self._add_options(config, [region.offset_um for region in regions])
         trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
         self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
 
-    def _add_options(self, config: PASTConfig) -> None:
+    def _add_options(self, config: PASTConfig, offsets: list[tuple[float, float]]) -> None:
         """Parts that the configuration asks for; without them nothing is drawn, stored or computed."""
-        offsets = [region.offset_um for region in config.regions]
         self.context = ContextPlace(offsets, config.dim) if any(offset != (0.0, 0.0) for offset in offsets) else None
         self.joint = JointHead(config.dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
         self.neighbour_context = (
@@ -151,9 +153,19 @@ class PAST(nn.Module):
         return self.config.mode
 
     @property
+    def passes(self) -> tuple[ImagePass, ...]:
+        """How the image encoder reads an image: the fine pass, and the coarse one where there is one.
+
+        Whoever pools tokens runs :attr:`image_encoder` once for each, at its µm per pixel, pools its regions, and joins
+        what comes out along the axis of the regions, in this order: that is what :meth:`image_tokens` takes.
+        """
+        return image_passes(self.config, self.image_encoder)
+
+    @property
     def crop_px(self) -> int | None:
-        """Side of a crop at the model's µm/px, where the backbone wants a certain one."""
-        return self.image_encoder.crop_px
+        """Side of a crop at ``config.target_mpp`` for all passes, where the backbone wants a certain one."""
+        window = self.image_encoder.crop_px
+        return None if window is None else window * self.passes[-1].zoom
 
     @property
     def device(self) -> torch.device:
@@ -261,9 +273,7 @@ class PAST(nn.Module):
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone tokens pooled around the middle of normalised crops, float32 (n, regions, channels)."""
-        return pool_crops(
-            self.image_encoder, pixels.to(self.device), self.config.regions, target_mpp=self.config.target_mpp
-        )
+        return pool_crops(self.image_encoder, pixels.to(self.device), self.passes)
 
     def encode_counts(
         self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None

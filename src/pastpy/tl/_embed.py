@@ -196,9 +196,8 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
         image, joint = _from_tokens(model, inputs, options, mode)
         return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
     if inputs.image is not None:
-        step = _run_image.past_step(model, mode, _ImageEmbedding(model))
-        identity = {"output": "embedding", "mode": mode}
-        sink = _run_image.run_image(inputs.image, model, step, options, identity=identity)
+        identity = {"output": "embedding"}
+        sink = _run_image.run_past(inputs.image, model, _ImageEmbedding(model), options, mode, identity=identity)
         image = sink["embedding"] if "embedding" in sink else image
     return _Embeddings(inputs.table, spatial_um, image, expression, None, facts)
 

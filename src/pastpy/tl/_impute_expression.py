@@ -242,8 +242,7 @@ def _from_image(
 
     n = len(inputs.spatial_um)
     if not model.config.neighbours:
-        step = _run_image.past_step(model, mode, head)
-        sink = _run_image.run_image(inputs, model, step, options, identity={"mode": mode, **head.identity()})
+        sink = _run_image.run_past(inputs, model, head, options, mode, identity=head.identity())
         return sink["share"] if "share" in sink else np.full((n, len(head.columns)), np.nan, dtype=np.float32)
     tokens = _run_image.image_tokens(inputs, model, options, mode)
     share = np.full((n, len(head.columns)), np.nan, dtype=np.float32)

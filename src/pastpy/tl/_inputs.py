@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -12,11 +12,12 @@ from pastpy import _elements, _keys
 from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
+    from xarray import DataArray
 
     from pastpy.engine import FieldReader, Outlines
     from pastpy.models import PAST, ReleasedPAST
@@ -79,12 +80,24 @@ class ImageInput:
         float64 (n, 2), µm from the image's top-left corner.
     facts
         Names of the elements, µm/px and unit, for provenance.
+    levels
+        The image's pyramid, for passes at another µm/px.
     """
 
     reader: FieldReader
     shapes: Outlines
     spatial_um: np.ndarray
     facts: dict[str, Any]
+    levels: Sequence[DataArray]
+
+    def at(self, target_mpp: float) -> ImageInput:
+        """The same rows of the same image, read at another µm/px."""
+        from pastpy.engine import FieldReader
+
+        mpp = self.facts["mpp"]
+        reader = FieldReader(self.levels, mpp=mpp, target_mpp=target_mpp, name=self.facts["image_key"])
+        facts = {**self.facts, "target_mpp": target_mpp}
+        return replace(self, reader=reader, shapes=replace(self.shapes, scale=mpp / target_mpp), facts=facts)
 
 
 @dataclass
@@ -193,7 +206,8 @@ def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target
     units = _elements.unit_geometry(
         sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=options.coordinate_system
     )
-    reader = FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key)
+    levels = _elements.image_levels(sdata, image_key)
+    reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=image_key)
     if options.on_misaligned != "ignore":
         from pastpy.pp._alignment import guard
 
@@ -208,7 +222,7 @@ def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target
         "unit_diameter_um": float(diameter),
     }
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
-    return ImageInput(reader, shapes, units.spatial_um, facts)
+    return ImageInput(reader, shapes, units.spatial_um, facts, levels)
 
 
 def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -> csr_matrix | None:

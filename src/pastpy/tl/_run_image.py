@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,11 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from pastpy.engine import Head, MemorySink, Step, ZarrSink
+    from pastpy.engine import MemorySink, Step, ZarrSink
     from pastpy.models import PAST
     from pastpy.tl._inputs import ImageInput, Model, Options
 
-__all__ = ["PastHead", "image_tokens", "past_step", "run_image"]
+__all__ = ["PastHead", "image_tokens", "run_image", "run_past"]
 
 
 @dataclass
@@ -24,9 +25,15 @@ class PastHead:
     """A head that holds a model of pastpy's; subclasses say what they make of the cells' image tokens."""
 
     model: PAST
+    #: What further passes have pooled for all rows of the slide, float32 (rows, regions, channels).
+    further: np.ndarray | None = field(default=None, init=False)
 
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """Named outputs of pooled tokens, float32 (n, regions, channels)."""
+        """Named outputs of pooled tokens of the first pass, float32 (n, regions, channels)."""
+        import torch
+
+        if self.further is not None:
+            pooled = torch.cat([pooled, torch.from_numpy(self.further[units]).to(pooled.device)], dim=1)
         return self.outputs(self.model.image_tokens(pooled), units)
 
     def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -70,14 +77,70 @@ class _PooledCrops:
         self.model.to(device)
 
 
-def past_step(model: PAST, mode: str, head: Head) -> Step:
-    """What is done with a field: tokens pooled under each cell, or a crop a cell where the backbone needs one."""
+@dataclass
+class _Pooled:
+    """Keeps what a pass has pooled."""
+
+    def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
+        """The pooled tokens."""
+        return {"pooled": pooled}
+
+
+def run_past(
+    inputs: ImageInput, model: PAST, head: PastHead, options: Options, mode: str, *, identity: Mapping[str, Any]
+) -> MemorySink | ZarrSink:
+    """Run a model's passes over an image input; returns the sink with the head's outputs.
+
+    Further passes go first, and what they pooled waits for the cells of the first pass: that is a few hundred bytes a
+    cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger. With
+    ``resume``, each pass has a store of its own.
+
+    Parameters
+    ----------
+    inputs
+        The image and the rows' outlines.
+    model
+        The model.
+    head
+        Makes outputs of the cells' image tokens.
+    options
+        The call's.
+    mode
+        ``"dense"``, or ``"crop"``: a crop a cell.
+    identity
+        What the outputs depend on beside image, outlines and model; with ``resume``, another one is refused.
+    """
     from pastpy.engine import CropStep, TokenStep
 
+    identity = {"mode": mode, **identity}
     if mode == "crop" and model.crop_px is not None:
-        return CropStep(_PooledCrops(model), head)
-    config = model.config
-    return TokenStep(model.image_encoder, config.regions, head, config.target_mpp, one_each=mode == "crop")
+        return run_image(inputs, model, CropStep(_PooledCrops(model), head), options, identity=identity)
+    first, *further = model.passes
+    one_each = mode == "crop"
+    pooled = []
+    for each in further:
+        step = TokenStep(model.image_encoder, each.regions, _Pooled(), each.target_mpp, one_each)
+        place = None if options.resume is None else beside(Path(options.resume), each.name)
+        sink = run_image(
+            inputs.at(each.target_mpp), model, step, replace(options, resume=place),
+            identity={"mode": mode, "output": "pooled", "pass": each.name},
+        )  # fmt: skip
+        shape = (len(inputs.spatial_um), len(each.regions), model.image_encoder.channels)
+        pooled.append(sink["pooled"] if "pooled" in sink else np.full(shape, np.nan, dtype=np.float32))
+    head.further = np.concatenate(pooled, axis=1) if pooled else None
+    step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, one_each)
+    return run_image(inputs, model, step, options, identity=identity)
+
+
+def beside(resume: Path, name: str) -> Path:
+    """Store of a further pass, beside that of the first.
+
+    Examples
+    --------
+    >>> beside(Path("runs/a.zarr"), "coarse").name
+    'a.coarse.zarr'
+    """
+    return resume.with_name(f"{resume.stem}.{name}{resume.suffix}")
 
 
 def run_image(
@@ -120,9 +183,8 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
 
     from pastpy.models import nearest_cells
 
-    step = past_step(model, mode, Tokens(model))
-    sink = run_image(inputs, model, step, options, identity={"output": "tokens", "mode": mode})
-    n, shape = len(inputs.spatial_um), (len(model.config.regions), model.config.dim)
+    sink = run_past(inputs, model, Tokens(model), options, mode, identity={"output": "tokens"})
+    n, shape = len(inputs.spatial_um), (model.feature_mean.shape[0], model.config.dim)
     found = sink["tokens"] if "tokens" in sink else np.full((n, *shape), np.nan, dtype=np.float32)
     tokens = torch.from_numpy(found).to(model.device)
     if not model.config.neighbours:

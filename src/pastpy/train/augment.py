@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from pastpy.models.image import ImageEncoder
 
-__all__ = ["View", "ViewEncoder", "draw_view"]
+__all__ = ["View", "ViewEncoder", "draw_view", "views_of"]
 
 #: Optical densities of haematoxylin, eosin and residual in R, G, B (Ruifrok & Johnston 2001, PMID 11531144).
 _HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
@@ -57,6 +57,15 @@ def draw_view(rng: np.random.Generator) -> View:
         flip_y=bool(rng.integers(2)),
         transpose=bool(rng.integers(2)),
     )
+
+
+def views_of(name: str, n: int, seed: int) -> list[View]:
+    """The original of a section and ``n`` views of it, the same in every run that shares the seed.
+
+    They do not depend on the other sections, so models that leave one out after the other share what was read.
+    """
+    rng = np.random.default_rng([seed, *name.encode()])
+    return [View(), *(draw_view(rng) for _ in range(n))]
 
 
 class ViewEncoder:

@@ -25,7 +25,7 @@ class TrainConfig:
     data
         Folder with the data; the environment variable ``PASTPY_SHARED_DATA`` or ``data=`` of :func:`fit` override it.
     train_sections, validation_sections
-        Names of sections in ``her2st/``; the validation sections only decide when to stop.
+        Names of sections in ``her2st/``; the validation sections are only scored, and chose nothing of the run.
     mpp
         µm per pixel of the sections' images.
     spot_diameter_um
@@ -37,16 +37,12 @@ class TrainConfig:
         need only the second share.
     views
         Augmented copies of every section (stain, blur, flips, µm/px) beside the original.
-    validate_every
-        Epochs between validations.
     epochs, batch_spots, cells_per_spot, learning_rate, weight_decay, readout_decay
         Schedule: spots a step, cells drawn from each, AdamW; ``readout_decay`` is the weight decay of the decoder's
         per-gene weights.
     weights
-        Weight of each loss: ``image``, ``expression`` (with or without the image),
-        ``contrastive``, ``cells``.
-    patience
-        Epochs without a better validation r before the run stops.
+        Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
+        ``expression`` (with or without the image), ``contrastive``, ``cells``.
     seed
         Random seed of the run.
     """
@@ -61,7 +57,6 @@ class TrainConfig:
     min_detection: float = 0.3
     min_detection_panel: float = 0.1
     views: int = 4
-    validate_every: int = 2
     epochs: int = 60
     batch_spots: int = 32
     cells_per_spot: int = 8
@@ -69,15 +64,14 @@ class TrainConfig:
     weight_decay: float = 1e-2
     readout_decay: float = 1e-1
     weights: dict[str, float] = field(
-        default_factory=lambda: {"image": 1.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3}
+        default_factory=lambda: {"image": 1.0, "profile": 3.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3}
     )
-    patience: int = 15
     seed: int = 0
 
     @property
     def model_config(self) -> PASTConfig:
         """Architecture of the model to train."""
-        return PASTConfig(**self.model)
+        return PASTConfig.from_dict(self.model)
 
     @classmethod
     def from_json(cls, name_or_path: str | Path) -> TrainConfig:

@@ -64,9 +64,11 @@ def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, v
     from pastpy.pp import NucleiParameters
 
     # what the tokens depend on: another folder, other nuclei or another release must not find them
+    architecture = model.config
     made_from = [
-        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), asdict(model.config), config.mpp,
-        config.spot_diameter_um, [asdict(v) for v in views],
+        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), config.mpp, config.spot_diameter_um,
+        architecture.backbone, architecture.backbone_stage, architecture.backbone_options, architecture.image_mean,
+        architecture.image_std, [asdict(p) for p in model.passes], [asdict(v) for v in views],
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     path = settings.cache_dir / "train" / f"{name}-{digest}.npz"
@@ -131,7 +133,7 @@ def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, view
 
 
 def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -> np.ndarray:
-    """Pooled tokens of a table's rows in a view, float32 (n, regions, channels)."""
+    """Pooled tokens of a table's rows in a view, of all passes, float32 (n, regions, channels)."""
     from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
     from pastpy.train.augment import ViewEncoder
 
@@ -139,21 +141,27 @@ def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -
     mpp = _elements.resolve_mpp(sdata, image_key)
     shapes_key = _elements.resolve_shapes(sdata, table_key=table_key)
     units = _elements.unit_geometry(sdata, table_key, shapes_key, image_key, mpp=mpp)
-    target_mpp = model.config.target_mpp * view.zoom
-    sink = MemorySink(len(units.radius))
-    # a zoomed view is read as if its pixels had the model's µm/px: what is seen is larger or smaller, regions with it
-    regions = [Region(r.name, r.kind, r.radius_um * view.zoom) for r in model.config.regions]
-    run(
-        FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key),
-        UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp),
-        ViewEncoder(model.image_encoder, view),
-        regions,
-        lambda pooled, _: {"pooled": pooled},
-        sink,
-        target_mpp=target_mpp,
-        device=model.device,
-    )
-    return sink["pooled"]
+    parts = []
+    for each in model.passes:
+        # a zoomed view is read as if its pixels had the model's µm/px: what is seen is larger or smaller, regions too
+        target_mpp = each.target_mpp * view.zoom
+        regions = [
+            Region(r.name, r.kind, r.radius_um * view.zoom, (r.offset_um[0] * view.zoom, r.offset_um[1] * view.zoom))
+            for r in each.regions
+        ]
+        sink = MemorySink(len(units.radius))
+        run(
+            FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key),
+            UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp),
+            ViewEncoder(model.image_encoder, view),
+            regions,
+            lambda pooled, _: {"pooled": pooled},
+            sink,
+            target_mpp=target_mpp,
+            device=model.device,
+        )
+        parts.append(sink["pooled"])
+    return np.concatenate(parts, axis=1)
 
 
 def read_cells(folder: Path) -> tuple[csr_matrix, list[str]]:

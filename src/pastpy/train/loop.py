@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +63,7 @@ def fit(
     import torch
 
     from pastpy.train.align import align
-    from pastpy.train.augment import View, draw_view
+    from pastpy.train.augment import views_of
     from pastpy.train.card import make_card
     from pastpy.train.data import prepare_section, read_cells
 
@@ -76,13 +75,14 @@ def fit(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     backbone = _untrained(config, ["none"])
-    views = {name: [View(), *(draw_view(rng) for _ in range(config.views))] for name in config.train_sections}
-    train = [prepare_section(n, folder, config, backbone, views[n]) for n in config.train_sections]
-    validation = [prepare_section(n, folder, config, backbone, [View()]) for n in config.validation_sections]
+    train, validation = (
+        [prepare_section(n, folder, config, backbone, views_of(n, config.views, config.seed)) for n in names]
+        for names in (config.train_sections, config.validation_sections)
+    )
     single_cells = read_cells(folder) if config.single_cells else None
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
     _initialise(model, train)
-    history = _optimise(model, config, train, validation, single_cells, rng, progress)
+    history = _optimise(model, config, train, single_cells, rng, progress)
     align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history)
     model.save(out)
@@ -132,30 +132,44 @@ def _initialise(model: PAST, train: list[Section]) -> None:
         model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
         model.background.copy_(torch.from_numpy(np.log(share)))
         model.log_theta.copy_(torch.from_numpy(-np.log(np.clip(excess, 0.02, 10))))
+        if model.config.rank:
+            model.decoder.loadings.copy_(torch.from_numpy(_programs(train, model)))
+
+
+def _programs(train: list[Section], model: PAST) -> np.ndarray:
+    """Principal components of the spots' log-normalised expression, each as long as its spread, (genes, rank)."""
+    from pastpy.train.card import log_counts
+
+    values = np.concatenate([log_counts(s, model.gene_names) for s in train])
+    scores, spread, components = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
+    rank = min(model.config.rank, len(spread))
+    out = np.zeros((len(model.gene_names), model.config.rank), dtype=np.float32)
+    out[:, :rank] = components[:rank].T * spread[:rank] / np.sqrt(len(scores))
+    return out
 
 
 def _optimise(
     model: PAST,
     config: TrainConfig,
     train: list[Section],
-    validation: list[Section],
     single_cells: tuple[csr_matrix, list[str]] | None,
     rng: np.random.Generator,
     progress: bool,
 ) -> list[dict[str, float]]:
-    """AdamW with a one-cycle schedule; keeps the weights of the best epoch on the validation sections."""
+    """AdamW with a one-cycle schedule to its end; no other data decide when to stop. Returns the losses by epoch."""
     import torch
     from lightning_fabric import Fabric
     from tqdm.auto import tqdm
 
-    from pastpy.train.card import validation_scores, variable_genes
+    from pastpy.train.card import variable_genes
     from pastpy.train.objective import Objective
 
     fabric = Fabric(accelerator="auto", devices=1)
     model.image_encoder.requires_grad_(False)
-    rest = [p for p in model.trained_parameters() if p is not model.decoder.readout]
+    by_gene = model.decoder.gene_weights
+    rest = [p for p in model.trained_parameters() if p is not by_gene]
     groups: list[dict[str, Any]] = [
-        {"params": [model.decoder.readout], "weight_decay": config.readout_decay},
+        {"params": [by_gene], "weight_decay": config.readout_decay},
         {"params": rest},
     ]
     optimizer = torch.optim.AdamW(
@@ -166,11 +180,10 @@ def _optimise(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.epochs * len(batches)
     )
-    objective, optimizer = fabric.setup(Objective(model, config.weights), optimizer)
-    genes = variable_genes(train, model.gene_names)
+    variable = torch.from_numpy(model.columns_of(variable_genes(train, model.gene_names)))
+    objective, optimizer = fabric.setup(Objective(model, config.weights, variable), optimizer)
     generator = torch.Generator().manual_seed(config.seed)
     history: list[dict[str, float]] = []
-    best, best_state = -np.inf, copy.deepcopy(model.state_dict())
     bar = tqdm(range(config.epochs), desc="training", unit="epoch", disable=not show_progress(progress))
     for epoch in bar:
         objective.train()
@@ -184,17 +197,8 @@ def _optimise(
             schedule.step()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
-        if (epoch + 1) % config.validate_every:
-            continue
-        model.eval()
-        score = float(np.mean([validation_scores(model, s, genes)["pearson"].mean() for s in validation]))
-        history.append({"epoch": epoch, "validation_r": score, **sums})
-        bar.set_postfix(r=f"{score:.3f}", loss=f"{sums['image']:.4f}")
-        if score > best:
-            best, best_state = score, copy.deepcopy(model.state_dict())
-        elif epoch - max(history, key=lambda h: h["validation_r"])["epoch"] >= config.patience:
-            break
-    model.load_state_dict(best_state)
+        history.append({"epoch": epoch, **sums})
+        bar.set_postfix(loss=f"{sums['total']:.4f}")
     model.eval()
     return history
 
@@ -209,8 +213,11 @@ class Batches:
         train: list[Section],
         single_cells: tuple[csr_matrix, list[str]] | None,
     ) -> None:
+        from pastpy.train.card import log_counts
+
         self.config, self.train = config, train
         self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
+        self.log_counts = [log_counts(s, model.gene_names).astype(np.float32) for s in train]
         self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
         self.spots = [
             (a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= MIN_CELLS
@@ -250,6 +257,7 @@ class Batches:
             pooled=torch.from_numpy(np.concatenate(pooled)),
             spot=torch.from_numpy(np.concatenate(owner)),
             counts=torch.from_numpy(np.stack([self.counts[a][i] for a, i in spots])),
+            log_counts=torch.from_numpy(np.stack([self.log_counts[a][i] for a, i in spots])),
             cells=cells,
             cells_known=known,
         )

@@ -201,10 +201,11 @@ def spot_share(
 
 
 def spot_mean(values: torch.Tensor, spot: torch.Tensor, n_spots: int) -> torch.Tensor:
-    """Mean of the cells' values (n, d) in each spot, (n_spots, d); 0 in a spot without cells."""
+    """Mean of the cells' values (n, …) in each spot, (n_spots, …); 0 in a spot without cells."""
     weights = _spot_weights(spot, n_spots, values.dtype)
     cells = torch.sparse.sum(weights, dim=1).to_dense()[:, None]
-    return torch.sparse.mm(weights, values) / cells.clamp(min=1)
+    mean = torch.sparse.mm(weights, values.flatten(1)) / cells.clamp(min=1)
+    return mean.view(n_spots, *values.shape[1:])
 
 
 def _spot_weights(spot: torch.Tensor, n_spots: int, dtype: torch.dtype) -> torch.Tensor:

@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 from torch.nn import functional as F
 
+from pastpy import _keys
 from pastpy.models.past import PAST, join_tokens, pad_rows
 from pastpy.train.losses import info_nce, nb_loss, spot_mean, spot_share
 
@@ -27,6 +28,8 @@ class Batch:
         int64 (cells,), position of each cell's spot in ``counts``.
     counts
         float32 (spots, genes), raw counts over the vocabulary.
+    log_counts
+        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count.
     cells
         float32 (n, genes), raw counts of single cells, or ``None``.
     cells_known
@@ -36,6 +39,7 @@ class Batch:
     pooled: torch.Tensor
     spot: torch.Tensor
     counts: torch.Tensor
+    log_counts: torch.Tensor
     cells: torch.Tensor | None
     cells_known: torch.Tensor | None
 
@@ -49,11 +53,16 @@ class Objective(nn.Module):
         The model to train.
     weights
         Weight of each loss, by name.
+    variable
+        int64 (g,), positions of the genes whose log-normalised expression is compared.
     """
 
-    def __init__(self, model: PAST, weights: dict[str, float]) -> None:
+    variable: torch.Tensor
+
+    def __init__(self, model: PAST, weights: dict[str, float], variable: torch.Tensor) -> None:
         super().__init__()
         self.model, self.weights = model, weights
+        self.register_buffer("variable", variable)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum as ``total``."""
@@ -61,8 +70,13 @@ class Objective(nn.Module):
         theta = model.log_theta.exp()
         tokens = model.image_tokens(batch.pooled)
         background, amount = model.background.softmax(dim=0), model.log_background_amount.exp()
-        share = spot_share(model.log_profile(tokens).exp(), batch.spot, len(batch.counts), background, amount)
+        of_cells = model.log_profile(tokens).exp()
+        share = spot_share(of_cells, batch.spot, len(batch.counts), background, amount)
         losses = {"image": nb_loss(batch.counts, share, theta)}
+        # counts of the strongest genes rule the likelihood; scores and users look at logarithms, gene by gene. The
+        # background is left out: it must not explain what the cells are to be scored by.
+        cells_alone = spot_mean(of_cells[:, self.variable], batch.spot, len(batch.counts))
+        losses["profile"] = F.mse_loss(torch.log1p(_keys.TARGET_SUM * cells_alone), batch.log_counts[:, self.variable])
 
         # what a smaller panel at a lower depth would have measured of the same units
         seen = expression_tokens(model, thinned(batch.counts, generator))
