@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 os.environ["MPLBACKEND"] = "Agg"
 
-# The same examples in every run, few enough for two cores; the first example pays for imports, so there is no deadline.
-settings.register_profile("pastpy", deadline=None, derandomize=True, max_examples=50)
+# The same examples in every run, few enough for two cores; the first example pays for imports, so there is no deadline,
+# and a busy machine draws examples slowly, which is no fault of a test.
+settings.register_profile(
+    "pastpy", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("pastpy")
 
 #: Warnings inside dependencies, about their own future, that nothing here can act on.

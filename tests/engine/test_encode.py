@@ -11,9 +11,9 @@ from torch import nn
 from xarray import DataArray
 
 from pastpy import settings
-from pastpy.engine import Field, FieldEncoder, FieldReader, autocast
-from pastpy.engine.device import Batches, autocast_dtype
-from pastpy.engine.encode import plan_tiles
+from pastpy.engine import Field, FieldReader
+from pastpy.engine.device import Batches, autocast, autocast_dtype
+from pastpy.engine.encode import FieldEncoder, plan_tiles
 from pastpy.engine.read import FieldPixels
 
 CPU = torch.device("cpu")

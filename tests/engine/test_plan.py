@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from xarray import DataArray
 
-from pastpy.engine import FieldReader, Region, UnitShapes, plan_crops, plan_fields, plan_units, read_crops
+from pastpy.engine import FieldReader, Region, UnitShapes, read_crops
+from pastpy.engine.plan import plan_crops, plan_fields, plan_units
 
 positions = arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), elements=st.floats(-50, 5000))
 

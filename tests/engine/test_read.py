@@ -61,8 +61,15 @@ def test_a_pixel_does_not_depend_on_its_field(dx, dy, mpp):
 
 def test_the_nearest_finer_level_is_read():
     levels = [image(np.full((3, 64 // s, 64 // s), v, np.uint8)) for s, v in ((1, 10), (2, 20), (4, 40))]
-    for target_mpp, value in ((0.5, 10), (0.9, 10), (1.0, 20), (2.5, 40)):
-        read = FieldReader(levels, mpp=0.5, target_mpp=target_mpp).read(field(0, 0, 8, 8))
+    for mpp, target_mpp, value in (
+        (0.5, 0.5, 10),
+        (0.5, 0.9, 10),
+        (0.5, 1.0, 20),
+        (0.5, 2.5, 40),
+        (0.505, 1, 20),
+        (0.52, 1, 10),
+    ):
+        read = FieldReader(levels, mpp=mpp, target_mpp=target_mpp).read(field(0, 0, 8, 8))
         assert round(float(read.mean()) * 255) == value
 
 
