@@ -27,6 +27,27 @@ def test_units_are_in_one_field_that_holds_them(xy, reach, core_px, alignment, o
         assert len(fields) == len(xy)
 
 
+@given(positions, st.floats(0, 900), st.integers(100, 3000))
+def test_fields_end_soon_behind_the_image(xy, reach, side):
+    xy = xy[((xy >= 0) & (xy <= side)).all(axis=1)]
+    options = {"core_px": 256, "halo": 40, "alignment": 8}
+    free = plan_fields(xy, np.full(len(xy), reach), **options)
+    bound = plan_fields(xy, np.full(len(xy), reach), **options, within=(side, side), margin=48)
+    for a, b in zip(free, bound, strict=True):
+        assert a.units.tolist() == b.units.tolist()
+        assert b.x == max(a.x, -48) and b.y == max(a.y, -48)
+        farthest = -(-(side + 48) // 8) * 8
+        assert b.x + b.width == min(a.x + a.width, farthest) and b.y + b.height == min(a.y + a.height, farthest)
+
+
+def test_wide_regions_are_read_in_wide_fields():
+    """What lies around the cores is encoded for more than one field; with narrow cores it would be most of all."""
+    reader, units = slide(9000)
+    fields = plan_units(reader, units, Encoder(), [Region("far", "disc", 800.0)], target_mpp=0.5)
+    assert len(fields) == 4
+    assert sum(f.width * f.height for f in fields) < 2.5 * 9000**2
+
+
 def test_unknown_positions_are_in_no_field():
     xy = np.array([[np.nan, 3.0], [5.0, 5.0]])
     (field,) = plan_fields(xy, np.ones(2), core_px=64, halo=0, alignment=8)
