@@ -229,3 +229,20 @@ def tiny_model() -> PAST:
     for parameter in model.trained_parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     return model.eval()
+
+
+@pytest.fixture
+def two_passes(tiny_model: PAST) -> PAST:
+    """As ``tiny_model``, with a second pass of the encoder at 2 µm/px; made afresh for each test."""
+    from dataclasses import replace
+
+    import torch
+
+    from pastpy.models import PAST, ModelCard
+
+    torch.manual_seed(1)
+    config = replace(tiny_model.config, coarse_mpp=2.0, coarse_radii_um=(20.0, 40.0), rank=3)
+    model = PAST(config, ModelCard(tiny_model.card.genes, tiny_model.card.facts))
+    for parameter in model.trained_parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    return model.eval()
