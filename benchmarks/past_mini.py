@@ -39,8 +39,9 @@ def end_to_end(sdata: SpatialData, model: PAST) -> dict[str, float]:
 def stages(sdata: SpatialData, model: PAST) -> dict[str, float]:
     """µs a cell of every stage, for the two fullest fields, on one thread."""
     from pastpy import _elements
-    from pastpy.engine import FieldEncoder, FieldReader, Outlines, TokenStep
+    from pastpy.engine import FieldReader, Outlines, TokenStep
     from pastpy.engine.chunks import ChunkedLevel
+    from pastpy.engine.encode import FieldEncoder
     from pastpy.engine.read import FieldPixels
 
     units = _elements.unit_geometry(sdata, "cells", "nuclei", "he", mpp=0.5)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 os.environ["MPLBACKEND"] = "Agg"
 
-# The same examples in every run, few enough for two cores; the first example pays for imports, so there is no deadline.
-settings.register_profile("pastpy", deadline=None, derandomize=True, max_examples=50)
+# The same examples in every run, few enough for two cores; the first example pays for imports, so there is no deadline,
+# and a busy machine draws examples slowly, which is no fault of a test.
+settings.register_profile(
+    "pastpy", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("pastpy")
 
 #: Warnings inside dependencies, about their own future, that nothing here can act on.
@@ -223,6 +226,23 @@ def tiny_model() -> PAST:
         "transfer_statement": "not measured on another patient",
     }
     model = PAST(PASTConfig(name="tiny", dim=16, embedding_dim=8), ModelCard(genes, facts))
+    for parameter in model.trained_parameters():
+        torch.nn.init.normal_(parameter, std=0.25)
+    return model.eval()
+
+
+@pytest.fixture
+def two_passes(tiny_model: PAST) -> PAST:
+    """As ``tiny_model``, with a second pass of the encoder at 2 µm/px; made afresh for each test."""
+    from dataclasses import replace
+
+    import torch
+
+    from pastpy.models import PAST, ModelCard
+
+    torch.manual_seed(1)
+    config = replace(tiny_model.config, coarse_mpp=2.0, coarse_radii_um=(20.0, 40.0), rank=3)
+    model = PAST(config, ModelCard(tiny_model.card.genes, tiny_model.card.facts))
     for parameter in model.trained_parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     return model.eval()

@@ -25,11 +25,11 @@ from pastpy.engine import (
     Outlines,
     Region,
     UnitShapes,
-    plan_crops,
     run,
     run_step,
 )  # fmt: skip
 from pastpy.engine.levels import level_geometry
+from pastpy.engine.plan import plan_crops
 
 NUMBER = st.floats(-200, 200)
 FACTOR = st.floats(0.05, 20)

@@ -11,9 +11,9 @@ from torch import nn
 from xarray import DataArray
 
 from pastpy import settings
-from pastpy.engine import Field, FieldEncoder, FieldReader, autocast
-from pastpy.engine.device import Batches, autocast_dtype
-from pastpy.engine.encode import plan_tiles
+from pastpy.engine import Field, FieldReader
+from pastpy.engine.device import autocast
+from pastpy.engine.encode import FieldEncoder, plan_tiles
 from pastpy.engine.read import FieldPixels
 
 CPU = torch.device("cpu")
@@ -63,79 +63,6 @@ def test_batches_keep_the_order(batch_size):
     images = [np.full((3, 4, 4), i, dtype=np.uint8) for i in range(10)]
     encoder = FieldEncoder(lambda x: x.mean(dim=(1, 2, 3)) * 255, device=CPU, batch_size=batch_size)
     np.testing.assert_allclose(list(encoder.images(iter(images), (4, 4))), np.arange(10), atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
-        MemoryError(),
-    ],
-)
-def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(error):
-    sizes = []
-
-    def encode(items):
-        sizes.append(len(items))
-        if len(items) > 3:
-            raise error
-        return torch.tensor(items)
-
-    batches = Batches(CPU, first=16)
-    found = torch.cat(list(batches.map(encode, range(20))))
-    assert found.tolist() == list(range(20))
-    assert sizes[:3] == [16, 8, 4] and batches.size == 2
-    assert sizes.count(16) == 1, "the size that fits is remembered"
-
-
-def test_a_single_image_that_does_not_fit_is_an_error():
-    def encode(items):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(MemoryError, match="not enough memory on cpu for a single image"):
-        list(Batches(CPU, first=4).map(encode, range(4)))
-
-
-def test_other_errors_are_not_mistaken_for_a_lack_of_memory():
-    def encode(items):
-        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):
-        list(Batches(CPU, first=4).map(encode, range(4)))
-
-
-def test_batches_grow_on_a_gpu_with_room(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: 2 * 10**9)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6 * 10**9, 8 * 10**9))
-    batches = Batches(torch.device("cuda"), first=2)
-    sizes = []
-
-    def encode(items):
-        sizes.append(len(items))
-        return torch.tensor(items)
-
-    assert torch.cat(list(batches.map(encode, range(20)))).tolist() == list(range(20))
-    assert sizes == [2, 4, 8, 6]
-    assert list(Batches(torch.device("cuda"), first=2, limit=5).map(encode, range(5))) and sizes[-1] == 5
-
-
-def test_reduced_precision_is_that_of_the_device(monkeypatch):
-    cuda, mps = torch.device("cuda"), torch.device("mps")
-    for has_bfloat16, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has_bfloat16: has)
-        assert autocast_dtype(cuda) is expected
-    for has, expected in ((True, torch.float16), (False, None)):
-        monkeypatch.setattr(torch.amp, "is_autocast_available", lambda device, has=has: has)
-        assert autocast_dtype(mps) is expected
-    for has, expected in ((True, torch.bfloat16), (False, None)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has: {"amx_tile": has}, raising=False)
-        assert autocast_dtype(CPU) is expected
-    with settings.context(precision="float32"):
-        assert autocast_dtype(cuda) is None
-    with settings.context(precision="double"), pytest.raises(ValueError, match="settings.precision='double'"):
-        autocast_dtype(CPU)
 
 
 def test_autocast_reaches_the_network():

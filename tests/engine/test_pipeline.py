@@ -27,7 +27,6 @@ from pastpy.engine import (
 )
 from pastpy.engine import pipeline as module
 from pastpy.engine.progress import Progress
-from pastpy.engine.read import FieldPixels
 
 REGIONS = [Region("unit", "shape"), Region("around", "disc", 12.0)]
 SIZE = 700
@@ -148,22 +147,29 @@ def test_each_chunk_is_decoded_once(pixels, outlines, mpp, chunk):
 
 
 def test_few_fields_are_in_memory_at_a_time(pixels, outlines, monkeypatch):
-    alive: weakref.WeakSet = weakref.WeakSet()
-    most = 0
+    """Counted in the thread that begins fields and writes rows, so that no other thread's haste or delay matters."""
+    under_way, most, read = 0, 0, []
 
-    class Watched(FieldPixels):
-        def __init__(self, *arguments) -> None:
-            nonlocal most
-            super().__init__(*arguments)
-            alive.add(self)
-            most = max(most, len(alive))
+    class Counting(module.Prefetch):
+        def start(self, i):
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            future = super().start(i)
+            read.append(weakref.ref(future))
+            return future
 
-        __hash__ = object.__hash__
+    class Sink(MemorySink):
+        def write(self, *arguments) -> None:
+            nonlocal under_way
+            under_way -= 1
+            super().write(*arguments)
 
-    monkeypatch.setattr("pastpy.engine.prefetch.FieldPixels", Watched)
+    monkeypatch.setattr(module, "Prefetch", Counting)
     monkeypatch.setattr(module, "_MAX_LANES", 1)
-    rows(reader(pixels), outlines, core_px=64)
-    assert 1 <= most <= 1 + module._READ_AHEAD + 2
+    rows(reader(pixels), outlines, Sink(300), core_px=64)
+    assert most == 1 + module._READ_AHEAD + 1 < len(read)
+    assert under_way == 0 and not any(future() for future in read), "what was read is dropped"
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(pixels, outlines, tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from xarray import DataArray
 
-from pastpy.engine import FieldReader, Region, UnitShapes, plan_crops, plan_fields, plan_units, read_crops
+from pastpy.engine import FieldReader, Region, UnitShapes, read_crops
+from pastpy.engine.plan import plan_crops, plan_fields, plan_units
 
 positions = arrays(np.float64, st.tuples(st.integers(1, 40), st.just(2)), elements=st.floats(-50, 5000))
 
@@ -24,6 +25,27 @@ def test_units_are_in_one_field_that_holds_them(xy, reach, core_px, alignment, o
             assert field.y <= y - reach - 40 and y + reach + 40 <= field.y + field.height
     if one_each:
         assert len(fields) == len(xy)
+
+
+@given(positions, st.floats(0, 900), st.integers(100, 3000))
+def test_fields_end_soon_behind_the_image(xy, reach, side):
+    xy = xy[((xy >= 0) & (xy <= side)).all(axis=1)]
+    options = {"core_px": 256, "halo": 40, "alignment": 8}
+    free = plan_fields(xy, np.full(len(xy), reach), **options)
+    bound = plan_fields(xy, np.full(len(xy), reach), **options, within=(side, side), margin=48)
+    for a, b in zip(free, bound, strict=True):
+        assert a.units.tolist() == b.units.tolist()
+        assert b.x == max(a.x, -48) and b.y == max(a.y, -48)
+        farthest = -(-(side + 48) // 8) * 8
+        assert b.x + b.width == min(a.x + a.width, farthest) and b.y + b.height == min(a.y + a.height, farthest)
+
+
+def test_wide_regions_are_read_in_wide_fields():
+    """What lies around the cores is encoded for more than one field; with narrow cores it would be most of all."""
+    reader, units = slide(9000)
+    fields = plan_units(reader, units, Encoder(), [Region("far", "disc", 800.0)], target_mpp=0.5)
+    assert len(fields) == 4
+    assert sum(f.width * f.height for f in fields) < 2.5 * 9000**2
 
 
 def test_unknown_positions_are_in_no_field():

@@ -8,7 +8,8 @@ import shapely
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pastpy.engine import Region, UnitShapes, pool_tokens
+from pastpy.engine import Region, UnitShapes
+from pastpy.engine.pool import pool_tokens
 from pastpy.engine.raster import Grid, shape_mask
 
 SHAPE, RING, DISC = Region("nucleus", "shape"), Region("ring", "ring", 10.0), Region("context", "disc", 30.0)

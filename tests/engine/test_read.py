@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from xarray import DataArray
 
 from pastpy.engine import Field, FieldReader
-from pastpy.engine.read import unit_range
+from pastpy.engine.read import FieldPixels, as_unit, unit_range
 
 
 def image(pixels: np.ndarray) -> DataArray:
@@ -61,8 +61,15 @@ def test_a_pixel_does_not_depend_on_its_field(dx, dy, mpp):
 
 def test_the_nearest_finer_level_is_read():
     levels = [image(np.full((3, 64 // s, 64 // s), v, np.uint8)) for s, v in ((1, 10), (2, 20), (4, 40))]
-    for target_mpp, value in ((0.5, 10), (0.9, 10), (1.0, 20), (2.5, 40)):
-        read = FieldReader(levels, mpp=0.5, target_mpp=target_mpp).read(field(0, 0, 8, 8))
+    for mpp, target_mpp, value in (
+        (0.5, 0.5, 10),
+        (0.5, 0.9, 10),
+        (0.5, 1.0, 20),
+        (0.5, 2.5, 40),
+        (0.505, 1, 20),
+        (0.52, 1, 10),
+    ):
+        read = FieldReader(levels, mpp=mpp, target_mpp=target_mpp).read(field(0, 0, 8, 8))
         assert round(float(read.mean()) * 255) == value
 
 
@@ -72,6 +79,18 @@ def test_downsampling_averages():
         field(2, 2, 8, 8)
     )
     np.testing.assert_allclose(read, 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("target_mpp", [0.25, 0.5, 1.3, 2.0])
+def test_rectangles_of_a_field_are_those_of_the_image(target_mpp):
+    """Also where the field is resampled as soon as it is read."""
+    pixels = np.random.default_rng(2).integers(0, 256, (3, 1500, 1400), dtype=np.uint8)
+    reader = FieldReader([image(pixels)], mpp=0.25, target_mpp=target_mpp)
+    whole = field(-8, -16, int(1400 * 0.25 / target_mpp) + 16, int(1500 * 0.25 / target_mpp) + 32)
+    (top, bottom), (left, right) = reader.window(whole)
+    read = FieldPixels(reader, whole, pixels[:, top:bottom, left:right])
+    np.testing.assert_array_equal(as_unit(read.cut(24, 8, 40, 100), "he"), reader.read(field(16, -8, 40, 100)))
+    np.testing.assert_array_equal(as_unit(read.whole(), "he"), reader.read(whole))
 
 
 def test_pixel_types_and_channels(noise):

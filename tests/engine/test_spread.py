@@ -32,6 +32,15 @@ def test_workers_give_the_same_rows(toy_sdata, tiny_model, client, monkeypatch):
     assert table.obsm["X_past"].tobytes() == table.obsm["X_spread"].tobytes()
 
 
+def test_workers_run_every_pass(toy_sdata, two_passes, client, monkeypatch):
+    monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
+    sdata = toy_sdata(size=384)
+    past.tl.embed(sdata, two_passes, modality="image", progress=False)
+    past.tl.embed(sdata, two_passes, modality="image", key_added="spread", client=client, progress=False)
+    table = sdata["cells"]
+    assert table.obsm["X_past"].tobytes() == table.obsm["X_spread"].tobytes()
+
+
 def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
     sdata = toy_sdata()

@@ -111,13 +111,13 @@ def test_two_runs_do_not_share_a_store(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_twenty_times_and_resumed(tmp_path):
-    """Processes are killed with SIGKILL at random moments; see the script for what it checks."""
+def test_killed_and_resumed(tmp_path):
+    """Processes are killed with SIGKILL at random moments; benchmarks/resume.py does so with a whole model."""
     script = Path(__file__).with_name("kill_and_resume.py")
-    done = subprocess.run([sys.executable, script, tmp_path, "20"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, script, tmp_path, "6"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["killed"] == 20, "every process was killed before it finished"
+    assert result["killed"] == 6, "every process was killed before it finished"
     assert result["identical"] and result["each_field_once"]
     assert signal.SIGKILL in result["signals"] and len(set(result["signals"])) == 1
 

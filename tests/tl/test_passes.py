@@ -9,17 +9,8 @@ import pytest
 import torch
 
 import pastpy as past
-from pastpy.models import PAST, ModelCard
-
-
-@pytest.fixture
-def two_passes(tiny_model):
-    torch.manual_seed(1)
-    config = replace(tiny_model.config, coarse_mpp=2.0, coarse_radii_um=(20.0, 40.0), rank=3)
-    model = PAST(config, ModelCard(tiny_model.card.genes, tiny_model.card.facts))
-    for parameter in model.trained_parameters():
-        torch.nn.init.normal_(parameter, std=0.25)
-    return model.eval()
+from pastpy.engine import ZarrSink
+from pastpy.models import PAST
 
 
 def embedded(sdata, model, **options):
@@ -50,6 +41,37 @@ def test_the_coarse_pass_is_that_of_a_model_of_its_own(toy_sdata, two_passes):
         two_passes.image_projection.weight[:, : 3 * 16] = 0
         alone.image_projection.bias.copy_(two_passes.image_projection.bias)
     np.testing.assert_allclose(embedded(sdata, two_passes), embedded(sdata, alone), atol=1e-5)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_fine_pass_takes_up_the_coarse_one(toy_sdata, two_passes, tmp_path, monkeypatch):
+    monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
+    sdata, store = toy_sdata(size=384), tmp_path / "run.zarr"
+    whole = embedded(sdata, two_passes)
+    write, written = ZarrSink.write, []
+
+    def failing(self, field, units, outputs):
+        if len(written) == 3 and "embedding" in outputs:
+            raise Interrupted
+        written.append((field, *outputs))
+        write(self, field, units, outputs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ZarrSink, "write", failing)
+        for _ in range(2):
+            with pytest.raises(Interrupted):
+                embedded(sdata, two_passes, resume=store)
+            assert {kind for _, kind in written} <= {"pooled", "embedding"}
+    coarse = [field for field, kind in written if kind == "pooled"]
+    assert len(coarse) == len(set(coarse)) > 0, "the coarse pass ran once"
+    np.testing.assert_array_equal(embedded(sdata, two_passes, resume=store), whole)
+    with pytest.raises(ValueError, match="begun with another .*model"):
+        with torch.no_grad():
+            two_passes.region_in[4].weight.mul_(-1)
+        embedded(sdata, two_passes, resume=store)
 
 
 def test_dense_equals_crop_and_resumed(toy_sdata, two_passes, tmp_path):

@@ -7,12 +7,12 @@ encoder (:class:`~pastpy.engine.encode.TokenEncoder`) and a head (a function of 
 from __future__ import annotations
 
 from pastpy.engine.crops import read_crops
-from pastpy.engine.device import autocast, resolve_device
-from pastpy.engine.encode import FieldEncoder, TokenEncoder
-from pastpy.engine.fingerprint import array_fingerprint, image_fingerprint, model_fingerprint, plan_fingerprint
+from pastpy.engine.device import resolve_device
+from pastpy.engine.encode import TokenEncoder
+from pastpy.engine.fingerprint import array_fingerprint, image_fingerprint, model_fingerprint
 from pastpy.engine.pipeline import RunStats, run, run_step
-from pastpy.engine.plan import Field, plan_crops, plan_fields, plan_units
-from pastpy.engine.pool import Region, pool_tokens
+from pastpy.engine.plan import Field
+from pastpy.engine.pool import Region
 from pastpy.engine.read import FieldReader
 from pastpy.engine.shapes import Outlines, Units, UnitShapes
 from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
@@ -23,7 +23,6 @@ __all__ = [
     "CropEncoder",
     "CropStep",
     "Field",
-    "FieldEncoder",
     "FieldReader",
     "Head",
     "MemorySink",
@@ -38,14 +37,8 @@ __all__ = [
     "Units",
     "ZarrSink",
     "array_fingerprint",
-    "autocast",
     "image_fingerprint",
     "model_fingerprint",
-    "plan_crops",
-    "plan_fields",
-    "plan_fingerprint",
-    "plan_units",
-    "pool_tokens",
     "read_crops",
     "resolve_device",
     "run",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +19,11 @@ __all__ = ["Field", "plan_crops", "plan_fields", "plan_units"]
 
 #: Side of a field's core, µm: what its cells need around it adds about a seventh to its side.
 CORE_UM = 1024.0
+#: Where cells need more around them, the core is at least so many times as wide as that.
+CORE_REACHES = 4
 #: A slide of fewer fields is divided further, for processors to share, as long as no more than this is encoded for it.
 ENOUGH_FIELDS = 4
-MORE_PIXELS = 1.25
+MORE_PIXELS = 1.4
 #: Side of a core in crop mode, target pixels: crops are cut from the resampled field.
 CROP_CORE_PX = 1024
 
@@ -47,7 +50,15 @@ class Field:
 
 
 def plan_fields(
-    centroids: np.ndarray, reach: np.ndarray, *, core_px: int, halo: int, alignment: int, one_each: bool = False
+    centroids: np.ndarray,
+    reach: np.ndarray,
+    *,
+    core_px: int,
+    halo: int,
+    alignment: int,
+    within: tuple[float, float] = (np.inf, np.inf),
+    margin: float = np.inf,
+    one_each: bool = False,
 ) -> list[Field]:
     """Assign units to square cores and give each core a field that holds all it needs.
 
@@ -66,6 +77,8 @@ def plan_fields(
         Pixels that the encoder sees around a token.
     alignment
         Corners and sides of fields are multiples of this.
+    within, margin
+        Width and height of the image, and pixels beyond it that are still of use: no field goes farther.
     one_each
         Give every unit a field of its own: the slow reference that the shared fields must equal.
 
@@ -91,10 +104,11 @@ def plan_fields(
     starts = (
         np.arange(located.size) if one_each else np.flatnonzero(np.r_[True, (np.diff(core, axis=0) != 0).any(axis=1)])
     )
+    farthest = np.array(within) + margin
     fields = []
     for units in np.split(located, starts[1:]):
-        low = (centroids[units] - reach[units, None]).min(axis=0) - halo
-        high = (centroids[units] + reach[units, None]).max(axis=0) + halo
+        low = np.maximum((centroids[units] - reach[units, None]).min(axis=0) - halo, -margin)
+        high = np.minimum((centroids[units] + reach[units, None]).max(axis=0) + halo, farthest)
         x0, y0 = (np.floor(low / alignment) * alignment).astype(int)
         x1, y1 = (np.ceil(high / alignment) * alignment).astype(int)
         fields.append(Field(int(x0), int(y0), int(x1 - x0), int(y1 - y0), units))
@@ -125,16 +139,20 @@ def plan_units(
     target_mpp
         µm per target pixel.
     core_px
-        Side of a field's core in target pixels; ``None`` takes 1024 µm, less on small slides.
+        Side of a field's core in target pixels; ``None`` takes 1024 µm, more for wide regions, less on small slides.
     """
     reach = unit_reach(shapes.extent, encoder, regions, target_mpp=target_mpp)
-    centroids = on_image(reader, shapes.centroids)
-    side = core_px or round(CORE_UM / target_mpp)
-    fields = plan_fields(centroids, reach, core_px=side, halo=encoder.halo, alignment=encoder.alignment)
+    plan = partial(
+        plan_fields, on_image(reader, shapes.centroids), reach, halo=encoder.halo, alignment=encoder.alignment,
+        # a token whose square touches the image is pooled, and sees its halo
+        within=(reader.width, reader.height), margin=encoder.stride + encoder.halo,
+    )  # fmt: skip
+    side = core_px or round(max(CORE_UM, CORE_REACHES * _widest_um(regions)) / target_mpp)
+    fields = plan(core_px=side)
     # by the units alone, never by the machine: a run that is resumed must find the same fields
     while core_px is None and 0 < len(fields) < ENOUGH_FIELDS and side > encoder.alignment:
         side //= 2
-        smaller = plan_fields(centroids, reach, core_px=side, halo=encoder.halo, alignment=encoder.alignment)
+        smaller = plan(core_px=side)
         if _pixels(smaller) > MORE_PIXELS * _pixels(fields):
             break
         fields = smaller
@@ -157,8 +175,11 @@ def unit_reach(
     extent: np.ndarray, encoder: TokenEncoder, regions: Sequence[Region], *, target_mpp: float
 ) -> np.ndarray:
     """Pixels around its centroid in which a unit needs tokens, float (n,)."""
-    widest = max((r.reach_um for r in regions), default=0.0) / target_mpp
-    return np.maximum(extent, widest) + encoder.stride
+    return np.maximum(extent, _widest_um(regions) / target_mpp) + encoder.stride
+
+
+def _widest_um(regions: Sequence[Region]) -> float:
+    return max((region.reach_um for region in regions), default=0.0)
 
 
 def on_image(reader: FieldReader, centroids: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pastpy.engine.discs import DiscMeans, TokenGrid
 from pastpy.engine.raster import Grid, disc_mask, shape_mask
 from pastpy.engine.shapes import UnitShapes
 
@@ -54,25 +55,6 @@ class Region:
         return self.offset_um == (0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """Geometry of a field's token grid, target pixels."""
-
-    rows: int
-    columns: int
-    stride: int
-    centre: float
-    inside: tuple[float, float, float, float]
-
-    def used(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Whether tokens exist and their squares touch the image."""
-        x, y = self.centre + self.stride * column, self.centre + self.stride * row
-        x0, y0, x1, y1 = self.inside
-        half = self.stride / 2
-        used = (column >= 0) & (column < self.columns) & (row >= 0) & (row < self.rows)
-        return used & (x > x0 - half) & (x < x1 + half) & (y > y0 - half) & (y < y1 + half)
-
-
 def pool_tokens(
     tokens: np.ndarray,
     shapes: UnitShapes,
@@ -109,8 +91,9 @@ def pool_tokens(
     float32 (n, regions, channels); NaN where a region holds no token of the image.
     """
     channels, n_rows, n_cols = tokens.shape
-    flat = np.ascontiguousarray(tokens.reshape(channels, -1).T)
-    grid = _Tokens(n_rows, n_cols, stride, token_centre, inside)
+    by_place = np.ascontiguousarray(tokens.transpose(1, 2, 0))
+    grid = TokenGrid(n_rows, n_cols, stride, token_centre, inside)
+    means = DiscMeans(by_place, grid) if any(region.kind == "disc" for region in regions) else None
     out = np.full((len(shapes.radius), len(regions), channels), np.nan, dtype=np.float32)
     size = shapes.equivalent_radius
     for i, region in enumerate(regions):
@@ -119,10 +102,11 @@ def pool_tokens(
         origin = (-region.offset_um[0] / target_mpp, -region.offset_um[1] / target_mpp)
         for chosen, disc in ((np.flatnonzero(by_shape), None), (np.flatnonzero(~by_shape), radius)):
             for units in _portions(shapes, chosen, disc, stride):
-                weights = _weights(shapes.take(units, origin), region, disc, grid)
-                total = np.asarray(weights.sum(axis=1)).ravel()
-                found = total > 0
-                out[units[found], i] = (weights @ flat)[found] / total[found, None]
+                moved = shapes.take(units, origin)
+                if means is not None and disc is not None and region.kind == "disc":
+                    out[units, i] = _under_discs(means, by_place, grid, moved.centroids, disc)
+                else:
+                    out[units, i] = _under_shapes(by_place, grid, moved, disc)
     return out
 
 
@@ -148,36 +132,66 @@ def _portions(shapes: UnitShapes, chosen: np.ndarray, disc: float | None, stride
         start = stop
 
 
-def _weights(shapes: UnitShapes, region: Region, disc: float | None, tokens: _Tokens) -> csr_array:
-    """Sparse (n, tokens) counts of a region's points in each token's square, tokens beyond the image left out."""
+def _under_discs(
+    means: DiscMeans, tokens: np.ndarray, grid: TokenGrid, centres: np.ndarray, radius: float
+) -> np.ndarray:
+    """Mean tokens of discs, float32 (n, channels); the nearest token for a disc between the points."""
+    out = means.of(centres, radius, per_token=_per_token(radius, grid.stride))
+    row, column, seen = _nearest(grid, centres)
+    missing = np.isnan(out).all(axis=1) & seen
+    out[missing] = tokens[row[missing], column[missing]]
+    return out
+
+
+def _under_shapes(tokens: np.ndarray, grid: TokenGrid, shapes: UnitShapes, ring: float | None) -> np.ndarray:
+    """Mean tokens of outlines, or of rings of an outer radius around them, float32 (n, channels)."""
+    weights = _weights(shapes, ring, grid)
+    total = np.asarray(weights.sum(axis=1)).ravel()
+    out = np.full((len(total), tokens.shape[2]), np.nan, dtype=np.float32)
+    found = total > 0
+    out[found] = (weights @ tokens.reshape(-1, tokens.shape[2]))[found] / total[found, None]
+    return out
+
+
+def _nearest(grid: TokenGrid, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row and column of the token nearest to each centre, and whether it is one of the image."""
+    column, row = np.floor((centres - grid.corner) / grid.stride).astype(np.int64).T
+    return row, column, _used(grid, row, column)
+
+
+def _used(grid: TokenGrid, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    (top, bottom), (left, right) = grid.used
+    return (row >= top) & (row < bottom) & (column >= left) & (column < right)
+
+
+def _weights(shapes: UnitShapes, ring: float | None, tokens: TokenGrid) -> csr_array:
+    """Sparse (n, tokens) counts of points in each token's square, tokens beyond the image left out."""
     from scipy.sparse import csr_array
 
-    n, per_token = len(shapes.radius), _per_token(disc, tokens.stride)
-    half = shapes.extent if disc is None else np.full(n, disc)
+    n, per_token = len(shapes.radius), _per_token(ring, tokens.stride)
+    half = shapes.extent if ring is None else np.full(n, ring)
     grid = Grid.around(
-        shapes.centroids, half, spacing=tokens.stride / per_token, corner=tokens.centre - tokens.stride / 2,
-        multiple=per_token,
-    )  # fmt: skip
-    if disc is None:
-        mask = shape_mask(shapes, grid)
-    else:
-        mask = disc_mask(shapes.centroids, np.full(n, disc), grid)
-        if region.kind == "ring":
-            mask &= ~shape_mask(shapes, grid)
+        shapes.centroids, half, spacing=tokens.stride / per_token, corner=tokens.corner, multiple=per_token
+    )
+    mask = shape_mask(shapes, grid)
+    if ring is not None:
+        mask = disc_mask(shapes.centroids, np.full(n, ring), grid) & ~mask
     height, width = mask.shape[1] // per_token, mask.shape[2] // per_token
     count = mask.reshape(n, height, per_token, width, per_token).sum(axis=(2, 4), dtype=np.uint8)
     unit, row, column = np.nonzero(count)
     weight = count[unit, row, column].astype(np.float32)
     row, column = row + grid.low[unit, 1] // per_token, column + grid.low[unit, 0] // per_token
+    used = _used(tokens, row, column)
     # a region smaller than the grid of points takes the token nearest to its centroid
-    missing = np.flatnonzero(np.bincount(unit, minlength=n) == 0)
-    if len(missing):
-        nearest = np.floor((shapes.centroids[missing] - tokens.centre) / tokens.stride + 0.5).astype(np.int64)
-        unit, weight = np.r_[unit, missing], np.r_[weight, np.ones(len(missing), dtype=np.float32)]
-        row, column = np.r_[row, nearest[:, 1]], np.r_[column, nearest[:, 0]]
-    used = tokens.used(row, column)
-    if len(missing):
-        used = np.flatnonzero(used)[np.argsort(unit[used], kind="stable")]
-    unit, index = unit[used], row[used] * tokens.columns + column[used]
-    start = np.r_[0, np.cumsum(np.bincount(unit, minlength=n))]
-    return csr_array((weight[used], index, start), shape=(n, tokens.rows * tokens.columns))
+    nearest_row, nearest_column, seen = _nearest(tokens, shapes.centroids)
+    missing = np.flatnonzero((np.bincount(unit, minlength=n) == 0) & seen)
+    unit, row, column = (
+        np.r_[there[used], nearest]
+        for there, nearest in (
+            (unit, missing),
+            (row, nearest_row[missing]),
+            (column, nearest_column[missing]),
+        )
+    )
+    weight = np.r_[weight[used], np.ones(len(missing), dtype=np.float32)]
+    return csr_array((weight, (unit, row * tokens.columns + column)), shape=(n, tokens.rows * tokens.columns))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FieldPixels", "FieldReader", "Window", "resampling_weights", "rgb_channels", "unit_range"]
 
+#: A level that is this much coarser than asked for still serves: scanners state 0.2523 µm/px where 0.25 is meant.
+_COARSER = 1.02
+#: A field is resampled at once where that makes it smaller by more than this.
+_SHRINKS = 2
+#: Rows of a field that are then resampled together.
+_STRIP = 256
 #: Rows and columns of a level: (top, bottom), (left, right), the second of each excluded.
 Window = tuple[tuple[int, int], tuple[int, int]]
 #: Source range of target pixels along an axis, the source pixels of each, and their weights.
@@ -78,7 +83,7 @@ class FieldReader:
     Attributes
     ----------
     level
-        The pyramid level that is read: the coarsest that is at least as fine as ``target_mpp``.
+        The pyramid level that is read: the coarsest that is at least as fine as ``target_mpp``, give or take 2 %.
     width, height
         Size of the image in target pixels.
     zoom
@@ -101,7 +106,7 @@ class FieldReader:
         self.height = full_height * self.target_per_level0
         # near enough to choose a level by; where its pixels lie is measured
         scales = [(full_width / level.sizes["x"], full_height / level.sizes["y"]) for level in rgb]
-        fine_enough = [i for i, (sx, sy) in enumerate(scales) if max(sx, sy) * mpp <= target_mpp * (1 + 1e-6)]
+        fine_enough = [i for i, (sx, sy) in enumerate(scales) if max(sx, sy) * mpp <= target_mpp * _COARSER]
         chosen = fine_enough[-1] if fine_enough else 0
         self.level = rgb[chosen]
         geometry = level_geometry(rgb, chosen)
@@ -145,11 +150,12 @@ class FieldReader:
         return out
 
 
-@dataclass(frozen=True)
 class FieldPixels:
-    """A field's pixels as the level has them, resampled rectangle by rectangle when they are needed.
+    """A field's pixels, resampled rectangle by rectangle when they are needed.
 
-    Attributes
+    Until then they are kept as the level has them, unless the level is so much finer that they would fill the memory.
+
+    Parameters
     ----------
     reader
         The image.
@@ -159,20 +165,29 @@ class FieldPixels:
         Pixels of the field's window in the level, (3, h, w).
     """
 
-    reader: FieldReader
-    field: Field
-    block: np.ndarray
+    def __init__(self, reader: FieldReader, field: Field, block: np.ndarray) -> None:
+        self.field = field
+        self._reader, self._block = reader, block
+        self._resampled: np.ndarray | None = None
+        if block.itemsize * block[0].size > _SHRINKS * np.dtype(np.float32).itemsize * field.width * field.height:
+            strips = (min(_STRIP, field.height - y) for y in range(0, field.height, _STRIP))
+            self._resampled = np.concatenate(
+                [self.cut(0, i * _STRIP, field.width, height) for i, height in enumerate(strips)], axis=1
+            )
+            self._block = block[:, :0, :0]
 
     def cut(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Pixels (3, height, width) of a rectangle, its corner counted from the field's; as ``resample`` gives them."""
+        if self._resampled is not None:
+            return self._resampled[:, y : y + height, x : x + width]
         part = Field(self.field.x + x, self.field.y + y, width, height, self.field.units)
-        (top, _), (left, _) = self.reader.window(self.field)
-        (y0, y1), (x0, x1) = self.reader.window(part)
-        return self.reader.resample(part, self.block[:, y0 - top : y1 - top, x0 - left : x1 - left])
+        (top, _), (left, _) = self._reader.window(self.field)
+        (y0, y1), (x0, x1) = self._reader.window(part)
+        return self._reader.resample(part, self._block[:, y0 - top : y1 - top, x0 - left : x1 - left])
 
     def whole(self) -> np.ndarray:
         """All pixels of the field, (3, height, width)."""
-        return self.reader.resample(self.field, self.block)
+        return self.cut(0, 0, self.field.width, self.field.height)
 
 
 def as_unit(pixels: np.ndarray, name: str) -> np.ndarray:

@@ -1,4 +1,10 @@
-"""Run a model over the image of a table's rows: choose the step, the place for the rows, and start the engine."""
+"""Run a model over the image of a table's rows: choose the steps, the place for the rows, and start the engine.
+
+A model says in ``passes`` how often its encoder reads the image: each pass has a name, µm per pixel (``target_mpp``)
+and what is pooled for every cell (``regions``). Every pass is a run of the engine of its own, over fields of its own.
+The pooled tokens of all passes, (n, regions of all passes, channels) in the order of ``passes``, are what
+``model.image_tokens`` takes.
+"""
 
 from __future__ import annotations
 
@@ -77,13 +83,9 @@ class _PooledCrops:
         self.model.to(device)
 
 
-@dataclass
-class _Pooled:
-    """Keeps what a pass has pooled."""
-
-    def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """The pooled tokens."""
-        return {"pooled": pooled}
+def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
+    """What a pass has pooled, as it is."""
+    return {"pooled": pooled}
 
 
 def run_past(
@@ -119,7 +121,7 @@ def run_past(
     one_each = mode == "crop"
     pooled = []
     for each in further:
-        step = TokenStep(model.image_encoder, each.regions, _Pooled(), each.target_mpp, one_each)
+        step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, one_each)
         place = None if options.resume is None else beside(Path(options.resume), each.name)
         sink = run_image(
             inputs.at(each.target_mpp), model, step, replace(options, resume=place),
