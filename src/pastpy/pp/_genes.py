@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -96,8 +96,8 @@ def gene_report(
     names = _checked_names(genes)
     if to not in _TO:
         raise ValueError(f"to must be one of {_TO}, got {to!r}")
-    species = species or guess_species(names, vocabulary)
-    known = load_vocabulary(vocabulary, species)
+    of = species or guess_species(names, vocabulary)
+    known = load_vocabulary(vocabulary, of)
     row, match, candidates = known.resolve(names)
     symbol = np.append(known.symbol, "")[row]
     ensembl_id = np.append(known.ensembl_id, "")[row]
@@ -113,7 +113,7 @@ def gene_report(
         frame["gene"] = [n if n in own else called.get(r, g) for n, r, g in zip(names, row.tolist(), gene, strict=True)]
         frame["in_model"] = frame["gene"].isin(its)
     frame.insert(5, "duplicate", frame["gene"].duplicated(keep=False))
-    frame.attrs["species"] = species
+    frame.attrs["species"] = of
     return frame
 
 
@@ -219,7 +219,7 @@ def _checked_names(genes: Sequence[str]) -> list[str]:
 def _gene_names(model: PAST | str) -> list[str]:
     from pastpy import models
 
-    found = models.load(model) if isinstance(model, str) else model
+    found: Any = models.load(model) if isinstance(model, str) else model
     if not hasattr(found, "gene_names"):
         raise TypeError(f"model must be a pastpy model with genes, or the name of one, got a {type(found).__name__}")
     return list(found.gene_names)
@@ -260,7 +260,7 @@ def _sum_columns(table: AnnData, gene: np.ndarray) -> None:
 def _summed(matrix: np.ndarray | csr_matrix, adder: csr_matrix, what: str) -> np.ndarray | csr_matrix:
     from scipy.sparse import issparse
 
-    values = matrix.data if issparse(matrix) else np.asarray(matrix)
+    values = np.asarray(matrix.data if issparse(matrix) else matrix)
     if not (np.isfinite(values).all() and (values == np.rint(values)).all() and (values >= 0).all()):
         raise ValueError(
             f"{what} holds other values than counts, and columns of one gene cannot be added there; harmonise before "
