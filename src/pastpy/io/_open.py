@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pastpy._elements import past_attrs, set_mpp
 from pastpy._keys import MPP
+from pastpy.io._damaged import DAMAGED
 from pastpy.io._resolution import check_plausible
-from pastpy.io._slide import DAMAGED
 from pastpy.io._wsi import is_store, read_wsi
 
 if TYPE_CHECKING:
