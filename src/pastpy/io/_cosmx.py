@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pastpy import _keys
-from pastpy.io._bundle import bundle_folder
+from pastpy.io._bundle import bundle_folder, opened_by
 from pastpy.io._cosmx_files import CELL, CENTRE, find_files, pixel_size, read_cells, read_counts, read_polygons
-from pastpy.io._damaged import readable
+from pastpy.io._damaged import read_file
 from pastpy.io._he import add_he, open_he
 from pastpy.io._resolution import check_plausible
 
@@ -89,16 +89,11 @@ def read_cosmx(
     files = find_files(folder)
     if (he_image is None) != (he_alignment is None):
         raise ValueError("pass he_image= and he_alignment= together: CosMx has no image to find the other by")
-    with readable("CosMx file", files["fov_positions"]):
-        stated = pixel_size(files["fov_positions"])
-    with readable("CosMx file", files["metadata"]):
-        cells = read_cells(files["metadata"])
-    with readable("CosMx file", files["counts"]):
-        counts = read_counts(files["counts"])
-    polygons = None
-    if "polygons" in files:
-        with readable("CosMx file", files["polygons"]):
-            polygons = read_polygons(files["polygons"])
+    with opened_by(f"CosMx folder {folder.name}"):
+        stated = read_file(pixel_size, files["fov_positions"], "file")
+        cells = read_file(read_cells, files["metadata"], "file")
+        counts = read_file(read_counts, files["counts"], "file")
+        polygons = read_file(read_polygons, files["polygons"], "file") if "polygons" in files else None
     if pixel_um is None and stated is None:
         raise ValueError(
             f"{files['fov_positions'].name} does not give positions in both pixels and millimetres; pass pixel_um= "

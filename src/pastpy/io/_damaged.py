@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
+from typing import TypeVar
 
-__all__ = ["DAMAGED", "readable"]
+__all__ = ["DAMAGED", "read_file"]
+
+_T = TypeVar("_T")
 
 #: What the decoders below raise for bytes that are not what the header promises.
 DAMAGED = (
@@ -27,11 +29,10 @@ DAMAGED = (
 )
 
 
-@contextmanager
-def readable(what: str, path: Path) -> Iterator[None]:
-    """Turn what a damaged file raises into a ``ValueError`` that names it; an error that names it already stays."""
+def read_file(reader: Callable[[Path], _T], path: Path, what: str) -> _T:
+    """What ``reader`` makes of a file; what a damaged one raises becomes a ``ValueError`` that names it."""
     try:
-        yield
+        return reader(path)
     except FileNotFoundError:
         raise
     except DAMAGED as error:
