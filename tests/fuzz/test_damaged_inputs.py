@@ -17,7 +17,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -29,9 +31,15 @@ from tests.io.test_visium import make_visium, make_visium_hd
 from tests.io.test_wsi import write_aperio, write_ome, write_ome_zarr, write_plain, write_pyramid
 from tests.io.test_xenium import he_to_dapi, make_bundle, paint, write_matrix
 
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
 import pastpy as past
 from pastpy._elements import image_levels, unit_geometry
 from pastpy.io._open import read_any
+
+Damage = Callable[[bytes, np.random.Generator], bytes]
+Read = Callable[[Path], object]
 
 DOCUMENTED = (KeyError, ValueError, TypeError, FileNotFoundError)
 #: Seconds that one case may take, far above what any takes; a case that is still at work then hangs.
@@ -59,11 +67,11 @@ def time_limit(seconds: int) -> Iterator[None]:
 # --- damage: bytes in, bytes out; each draws what it needs from its own generator
 
 
-def cut(share: float) -> Callable[[bytes, np.random.Generator], bytes]:
+def cut(share: float) -> Damage:
     return lambda data, rng: data[: int(len(data) * share)]
 
 
-def flip_bits(n: int, *, head: int | None = None) -> Callable[[bytes, np.random.Generator], bytes]:
+def flip_bits(n: int, *, head: int | None = None) -> Damage:
     """Flip bits anywhere, or in the first ``head`` bytes, where formats keep their structure."""
 
     def damage(data: bytes, rng: np.random.Generator) -> bytes:
@@ -98,7 +106,7 @@ def noise(data: bytes, rng: np.random.Generator) -> bytes:
     return rng.bytes(300)
 
 
-def text_field(value: str) -> Callable[[bytes, np.random.Generator], bytes]:
+def text_field(value: str) -> Damage:
     """Put ``value`` into a field at random of a table, header or not."""
 
     def damage(data: bytes, rng: np.random.Generator) -> bytes:
@@ -143,14 +151,14 @@ def other_header(data: bytes, rng: np.random.Generator) -> bytes:
     return separator.join(b"q%d" % i for i in range(first.count(separator) + 1)) + b"\n" + rest
 
 
-def json_node(value: object) -> Callable[[bytes, np.random.Generator], bytes]:
+def json_node(value: object) -> Damage:
     """Put ``value`` in the place of a node at random."""
 
     def damage(data: bytes, rng: np.random.Generator) -> bytes:
         content = json.loads(data)
-        places: list[tuple[object, object]] = []
+        places: list[tuple[Any, Any]] = []
 
-        def walk(node: object) -> None:
+        def walk(node: Any) -> None:
             for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
                 places.append((node, key))
                 if isinstance(inner, dict | list):
@@ -171,7 +179,7 @@ def json_without(data: bytes, rng: np.random.Generator) -> bytes:
     return json.dumps(content).encode()
 
 
-def replaced(text: str) -> Callable[[bytes, np.random.Generator], bytes]:
+def replaced(text: str) -> Damage:
     return lambda data, rng: text.encode()
 
 
@@ -193,13 +201,11 @@ BINARY = {
 WRONG_TABLE = {"no rows": (header_only, 1), "semicolons": (semicolons, 1), "other header": (other_header, 1)}
 #: A table of counts may have any names of genes.
 UNLIKE_COUNTS = {k: WRONG_TABLE[k] for k in ("no rows", "semicolons")}
-VALUES = ("", "NaN", "inf", "-1", "1e308", "0.5", "x", "9" * 30, '"', "é\x00")
+VALUES: tuple[str, ...] = ("", "NaN", "inf", "-1", "1e308", "0.5", "x", "9" * 30, '"', "é\x00")
 TABLE = {f"field {value[:9]!r}": (text_field(value), 2) for value in VALUES}
 TABLE |= {"field missing": (drop_field, 3), "line twice": (repeat_line, 2), "bits": (flip_bits(3), 4)}
-JSON = {
-    f"node {str(value)[:9]}": (json_node(value), 3)
-    for value in (None, "x", -1, 0, 1e308, math.nan, [], {}, [[1]], True, "é" * 3)
-}
+NODES: tuple[Any, ...] = (None, "x", -1, 0, 1e308, math.nan, [], {}, [[1]], True, "é" * 3)
+JSON = {f"node {str(value)[:9]}": (json_node(value), 3) for value in NODES}
 JSON |= {"entry missing": (json_without, 2), "bits": (flip_bits(2), 3)}
 MATRICES = {
     "singular": "1,1,0\n1,1,0\n0,0,1",
@@ -230,15 +236,14 @@ class Kind:
     """
 
     name: str
-    make: Callable[[Path], object]
-    read: Callable[[Path], object]
+    make: Read
+    read: Read
     plan: list[tuple[str, dict, dict]]
     every: int = 1
-    needs_shared: bool = False
-    cases: list[tuple[str, str, Callable, bool, int]] = field(default_factory=list)
+    cases: list[tuple[str, str, Damage, bool, int]] = field(default_factory=list)
 
 
-def touch(sdata: object) -> object:
+def touch(sdata: SpatialData) -> SpatialData:
     """Read pixels of every image: a damaged tile is reported when it is read."""
     assert sdata.images or sdata.tables
     for key, mpp in sdata.attrs["past"]["mpp"].items():
@@ -251,13 +256,13 @@ def touch(sdata: object) -> object:
     return sdata
 
 
-def toy() -> object:
+def toy() -> SpatialData:
     from tests.conftest import make_toy
 
     return make_toy(size=64, n_cells=3)
 
 
-def into(reader: Callable[[object, Path], None]) -> Callable[[Path], object]:
+def into(reader: Callable[[SpatialData, Path], None]) -> Read:
     """A reader that adds to an object: if it refuses, the object is as it was."""
 
     def read(path: Path) -> object:
@@ -273,7 +278,7 @@ def into(reader: Callable[[object, Path], None]) -> Callable[[Path], object]:
     return read
 
 
-def wsi(name: str) -> Callable[[Path], object]:
+def wsi(name: str) -> Read:
     return lambda folder: touch(past.io.read_wsi(folder / name))
 
 
@@ -293,6 +298,10 @@ def make_labels(folder: Path, name: str) -> None:
         Image.fromarray(labels).save(folder / name)
     else:
         tifffile.imwrite(folder / name, labels)
+
+
+def read_label_file(sdata: SpatialData, folder: Path, name: str) -> None:
+    past.io.read_labels(sdata, folder / name, key_added="n", table_key_added="t")
 
 
 def make_explorer(folder: Path) -> None:
@@ -332,8 +341,9 @@ def read_run(folder: Path) -> object:
 
 def read_bundle(folder: Path) -> object:
     outs = folder / "outs"
-    aligned = {"he_image": outs / "he.ome.tif", "he_alignment": outs / "align.csv"}
-    return touch(past.io.read_xenium(outs, **aligned, transcripts=False, morphology_mip=False))
+    image, alignment = outs / "he.ome.tif", outs / "align.csv"
+    options: dict[str, Any] = {"transcripts": False, "morphology_mip": False}
+    return touch(past.io.read_xenium(outs, he_image=image, he_alignment=alignment, **options))
 
 
 def read_section(folder: Path) -> object:
@@ -353,15 +363,15 @@ def make_transform(folder: Path) -> None:
     np.savetxt(folder / "transform.csv", np.eye(3), delimiter=",")
 
 
-def read_transform(which: str) -> Callable[[Path], object]:
+def read_transform(which: str) -> Read:
     """The matrix of the file as transformation of the image or the shapes."""
     from spatialdata.transformations import Affine, set_transformation
 
     def read(folder: Path) -> object:
         sdata = toy()
-        axes = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
         matrix = np.loadtxt(folder / "transform.csv", delimiter=",")
-        set_transformation(sdata[which], Affine(matrix, **axes), "global")
+        affine = Affine(matrix, input_axes=("x", "y"), output_axes=("x", "y"))
+        set_transformation(sdata[which], affine, "global")
         try:
             unit_geometry(sdata, "cells", "nuclei", "he", mpp=0.5)
         except ValueError as error:
@@ -405,8 +415,8 @@ def kinds(shared: Path | None) -> list[Kind]:
         *(
             Kind(
                 f"labels {name}",
-                lambda f, name=name: make_labels(f, name),
-                into(lambda s, f, name=name: some.read_labels(s, f / name, key_added="n", table_key_added="t")),
+                partial(make_labels, name=name),
+                into(partial(read_label_file, name=name)),
                 [(name, CUT_PICTURE if name.endswith("png") else CUTS, BINARY)],
             )
             for name in ("labels.tif", "labels.png", "labels.npy")
@@ -497,7 +507,6 @@ def kinds(shared: Path | None) -> list[Kind]:
                     ("run/*fov_positions_file.csv", {}, TABLE),
                 ],
                 every=2,
-                needs_shared=True,
             ),
             Kind(
                 "xenium",
@@ -513,7 +522,6 @@ def kinds(shared: Path | None) -> list[Kind]:
                     ("outs/morphology_focus.ome.tif", CUTS, {}),
                 ],
                 every=6,
-                needs_shared=True,
             ),
         ]
     return [with_cases(kind) for kind in found]
@@ -568,6 +576,8 @@ def complaint(kind: Kind, template: Path, folder: Path, case: tuple) -> str | No
         named = {target.relative_to(folder).parts[0], *(p.name for p in folder.rglob("*.*"))}
         if not any(part in str(error) for part in named):
             return f"does not name the file: {type(error).__name__}: {error}"
+    except StillReading as error:
+        return f"hangs: {error}"
     except Exception as error:  # noqa: BLE001
         return f"{type(error).__name__}: {error}"
     else:
@@ -608,3 +618,25 @@ def test_damaged(name, tmp_path, request):
 def test_there_are_enough_cases():
     """Without those that need the development data."""
     assert sum(len(kind.cases) for kind in kinds(None)) >= 500
+
+
+@pytest.mark.parametrize(
+    ("read", "caught"),
+    [
+        (lambda folder: time.sleep(5), "hangs"),
+        (lambda folder: (folder / "half.zarr").write_text("x"), "changed the folder"),
+        (lambda folder: 1 / 0, "ZeroDivisionError"),
+        (lambda folder: [].index(1), "does not name the file"),
+        (lambda folder: None, None),
+    ],
+)
+def test_what_would_be_noticed(tmp_path, monkeypatch, read, caught):
+    monkeypatch.setattr(f"{__name__}.LIMIT", 1)
+    (tmp_path / "template").mkdir()
+    (tmp_path / "template" / "a.csv").write_text("a,b\n1,2\n")
+    kind = Kind("any", lambda folder: None, read, [])
+    found = complaint(kind, tmp_path / "template", tmp_path / "case", ("a.csv", "noise", noise, False, 0))
+    assert found is None if caught is None else found.startswith(caught)
+    if caught is None:
+        again = complaint(kind, tmp_path / "template", tmp_path / "other", ("a.csv", "noise", noise, True, 0))
+        assert again == "gave an answer"
