@@ -58,6 +58,10 @@ INSTANCE_ID = "cell_id"
 REGION = "region"
 AREA_UM2 = "area_um2"
 
+#: ``var``: the name that a gene had before ``pp.harmonize_genes``, and how it was matched.
+GENE_BEFORE = "past_gene_before"
+GENE_MATCH = "past_gene_match"
+
 #: The coordinate system in which elements meet.
 COORDINATE_SYSTEM = "global"
 
