@@ -123,7 +123,8 @@ def baselines(
     Parameters
     ----------
     windows_um
-        Windows of the frozen features, µm; see :func:`pastpy.bench.window_features`.
+        Windows of the frozen features, µm, smallest first; see :func:`pastpy.bench.window_features`. All methods take
+        the first; two more ridges take all, if there are several.
     target_mpp
         µm/px at which they are taken.
     n_domains
@@ -140,7 +141,8 @@ def baselines(
     ``"gene mean"``; ``"domain mean"``: mean of the training units in the same cluster of frozen features;
     ``"colour ridge"``: optical density and edges; ``"backbone ridge"``: ImageNet features; ``"one component"``: their
     first principal component alone; ``"MLP"``: a network of one hidden layer on 64 components; ``"shuffled"``: the
-    backbone ridge with its held-out units permuted, which must score 0.
+    backbone ridge with its held-out units permuted, which must score 0. With several windows also ``"backbone ridge,
+    all windows"`` and ``"one component, all windows"``.
 
     Examples
     --------
@@ -148,20 +150,33 @@ def baselines(
     >>> list(past.bench.baselines())[:2]
     ['gene mean', 'domain mean']
     """
-    colour, frozen = (
-        partial(window_features, windows_um=windows_um, target_mpp=target_mpp, backbone=b, **(elements or {}))
-        for b in ("colour", "imagenet")
-    )
-    tuned = tuned_ridge(alphas=alphas)
-    return {
+    common = {"target_mpp": target_mpp, **(elements or {})}
+    windows = list(windows_um)
+    colour = partial(window_features, windows_um=windows[:1], backbone="colour", **common)
+    every = partial(window_features, windows_um=windows, backbone="imagenet", **common)
+    frozen = partial(_first_window, every, len(windows))
+    tuned, one = tuned_ridge(alphas=alphas), ridge(alpha=1.0, n_components=1)
+    methods: dict[str, FitPredict] = {
         "gene mean": gene_mean,
         "domain mean": FeatureMethod(frozen, partial(_fit_domains, n_domains=n_domains, seed=seed)),
         "colour ridge": FeatureMethod(colour, tuned),
         "backbone ridge": FeatureMethod(frozen, tuned),
-        "one component": FeatureMethod(frozen, ridge(alpha=1.0, n_components=1)),
+        "one component": FeatureMethod(frozen, one),
         "MLP": FeatureMethod(frozen, partial(_fit_mlp, seed=seed)),
         "shuffled": partial(_shuffled, FeatureMethod(frozen, tuned), seed),
     }
+    if len(windows) > 1:
+        methods |= {
+            "backbone ridge, all windows": FeatureMethod(every, tuned),
+            "one component, all windows": FeatureMethod(every, one),
+        }
+    return methods
+
+
+def _first_window(extract: Extract, n_windows: int, sdata: SpatialData) -> np.ndarray:
+    # one run of the encoder serves all windows
+    found = extract(sdata)
+    return found[:, : found.shape[1] // n_windows]
 
 
 def _pipeline(n_features: int, n_rows: int, n_components: int | None) -> Pipeline:

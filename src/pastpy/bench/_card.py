@@ -47,10 +47,11 @@ def predictable_genes(
 
     Returns
     -------
-    A row a gene, best lower end first: ``pearson``, ``lower``, ``upper`` over held-out groups, ``n_groups``; ``ceiling``
-    that counting noise sets and ``share_of_ceiling``; ``trust``: "yes" if the lower end reaches ``min_r``, "no" if the
-    mean does not, else "unsure" (also with a single group); with ``intervals``: ``coverage`` and ``width_ratio`` (width
-    over that of the interval without a prediction). ``attrs["statement"]`` says what the figures hold for.
+    A row a gene, best lower end first: ``pearson``, ``lower``, ``upper`` over held-out groups, ``n_groups``;
+    ``ceiling`` that counting noise sets and ``share_of_ceiling``; ``trust``: "yes" if the lower end reaches ``min_r``,
+    "no" if the mean does not, else "unsure" (also with a single group); with ``intervals``: ``coverage`` and
+    ``width_ratio`` (width over that of the interval without a prediction). ``attrs["statement"]`` says what the figures
+    hold for.
 
     Raises
     ------

@@ -144,8 +144,8 @@ def _check_fold(
     shared = sorted({donor_of[s] for s in train} & {donor_of[s] for s in test})
     if shared and not within_patient:
         raise ValueError(
-            f"fold {name!r}: donor {shared[0]!r} stands on both sides (training {train}, held out {test}); hold out whole "
-            "donors, or pass within_patient=True, which labels every figure as within a patient"
+            f"fold {name!r}: donor {shared[0]!r} stands on both sides (training {train}, held out {test}); hold out "
+            "whole donors, or pass within_patient=True, which labels every figure as within a patient"
         )
 
 
@@ -165,8 +165,8 @@ def refuse_shared_units(tables: Mapping[str, AnnData], *, layer: str | None = No
         both = len(prints[a] & prints[b])
         if fewer and both > _SAME_SHARE * fewer:
             raise ValueError(
-                f"sections {a!r} and {b!r} share {both} units with identical counts: the same tissue would stand on both "
-                "sides; leave one of them out"
+                f"sections {a!r} and {b!r} share {both} units with identical counts: the same tissue would stand on "
+                "both sides; leave one of them out"
             )
 
 

@@ -89,7 +89,7 @@ def robustness_index(
     n_permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Are a unit's neighbours of its kind from elsewhere, or of another kind from its own donor or centre?
+    """Tell whether a unit's neighbours are of its kind from elsewhere, or of another kind from its own donor or centre.
 
     Among the k nearest neighbours (cosine) of all units, those of the same biology and another centre are counted
     against those of another biology and the same centre; the index is the share of the former.

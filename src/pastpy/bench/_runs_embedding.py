@@ -81,9 +81,10 @@ def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, 
     import pandas as pd
 
     sections = read_her2st(Path(data))
+    scales = partial(window_features, windows_um=SCALES_UM)
     methods = {
-        name: FeatureMethod(partial(window_features, windows_um=SCALES_UM, backbone=backbone), tuned_ridge())
-        for name, backbone in (("colour ridge, three scales", "colour"), ("backbone ridge, three scales", "imagenet"))
+        "colour ridge, three scales": FeatureMethod(partial(scales, backbone="colour"), tuned_ridge()),
+        "backbone ridge, three scales": FeatureMethod(partial(scales, backbone="imagenet"), tuned_ridge()),
     }
     result = run_loso(sections, methods, donors=dict.fromkeys(sections, "C"), within_patient=True)
     rows = []

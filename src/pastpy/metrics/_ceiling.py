@@ -67,8 +67,8 @@ def noise_ceiling(
 
     References
     ----------
-    Spearman, Brit J Psychol 3:271 (1910); Brown, ibid. 296: the formula, doi:10.1111/j.2044-8295.1910.tb00206.x. Neufeld
-    et al., Biostatistics 25:270 (2023), doi:10.1093/biostatistics/kxac047: thinning of counts.
+    Spearman, Brit J Psychol 3:271 (1910); Brown, ibid. 296: the formula, doi:10.1111/j.2044-8295.1910.tb00206.x.
+    Neufeld et al., Biostatistics 25:270 (2023), doi:10.1093/biostatistics/kxac047: thinning of counts.
 
     Examples
     --------

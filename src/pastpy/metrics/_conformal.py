@@ -150,8 +150,8 @@ def calibrate_intervals(
     References
     ----------
     Papadopoulos et al., ECML 2002, doi:10.1007/3-540-36755-1_29 (inductive conformal regression); Dunn, Wasserman &
-    Ramdas, JASA 118:2491 (2023), doi:10.1080/01621459.2022.2060112 (units within groups); Boström, COPA 2022, PMLR 179:24
-    (the package crepes).
+    Ramdas, JASA 118:2491 (2023), doi:10.1080/01621459.2022.2060112 (units within groups); Boström, COPA 2022, PMLR
+    179:24 (the package crepes).
 
     Examples
     --------

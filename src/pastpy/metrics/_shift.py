@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["FeatureReference", "Shift", "feature_distance", "feature_reference", "feature_shift"]
 
 #: Levels at which the distances of left-out training units are kept.
-LEVELS = np.round(np.r_[np.arange(0.0, 0.9, 0.05), np.arange(0.9, 1.0, 0.01), 0.995, 0.999], 4)
+LEVELS: np.ndarray = np.round(np.r_[np.arange(0.0, 0.9, 0.05), np.arange(0.9, 1.0, 0.01), 0.995, 0.999], 4)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def feature_distance(features: np.ndarray, reference: FeatureReference) -> np.nd
 
 
 def feature_shift(features: np.ndarray, reference: FeatureReference, *, margin: float = 0.1) -> Shift:
-    """Judge a set of units: do more of them lie far out than in tissue of the training's kind?
+    """Judge whether more units lie far out than in tissue of the training's kind.
 
     Parameters
     ----------
