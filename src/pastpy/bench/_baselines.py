@@ -243,8 +243,8 @@ def _fit_mlp(x: np.ndarray, y: np.ndarray, group: np.ndarray, *, seed: int) -> C
     z = reduce.fit_transform(x)
     scale, centre = z.std(axis=0) + 1e-9, y.mean(axis=0)
     network = MLPRegressor(
-        (64,), alpha=1.0, learning_rate_init=1e-3, early_stopping=True, validation_fraction=0.2, n_iter_no_change=10,
-        max_iter=300, random_state=seed,
+        hidden_layer_sizes=(64,), alpha=1.0, learning_rate_init=1e-3, early_stopping=True, validation_fraction=0.2,
+        n_iter_no_change=10, max_iter=300, random_state=seed,
     ).fit(z / scale, y - centre)  # fmt: skip
     return lambda rows: network.predict(reduce.transform(rows) / scale).reshape(len(rows), -1) + centre
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pastpy import _elements, _keys
 from pastpy._aggregate import membership
+from pastpy.bench._folds import blind
 from pastpy.bench._spots import to_spots
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class FoldModels:
         return {name: _spots_of_cells(model, sdata, fold) for name, sdata in fold.test.items()}
 
     def fold_config(self, fold: Fold) -> TrainConfig:
-        """The configuration of one fold: the training section before the held-out one, in order, decides when to stop.
+        """The configuration of one fold; which training section decides when to stop follows from the fold's name.
 
         Raises
         ------
@@ -113,6 +114,7 @@ def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
     from pastpy.train.data import pooled_tokens
 
     spots = _elements.table_of(sdata, fold.table_key)
+    sdata = blind(sdata)  # a container of its own, to put nuclei in
     segment_nuclei(sdata)
     cells = sdata.tables[_keys.CELLS]
     radius = spots.uns[_keys.PAST]["read_st"]["spot_diameter_um"] / 2
