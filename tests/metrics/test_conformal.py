@@ -54,7 +54,9 @@ def test_half_width_is_the_quantile_of_split_conformal():
     errors = np.random.default_rng(0).normal(size=98)
     y = pd.DataFrame({"g": 5 + errors})
     calibration = metrics.calibrate_intervals(y * 0 + 5, y, pd.Series(["a", "b"] * 49))
-    assert calibration.half_widths[calibration.row(0.9), 0] == pytest.approx(np.sort(np.abs(errors))[90 - 1])  # ⌈0.9 · 99⌉
+    assert calibration.half_widths[calibration.row(0.9), 0] == pytest.approx(
+        np.sort(np.abs(errors))[90 - 1]
+    )  # ⌈0.9 · 99⌉
 
 
 def test_too_few_errors_give_no_finite_interval():

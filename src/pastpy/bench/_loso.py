@@ -19,7 +19,7 @@ from pastpy.metrics._gene_sets import log_normalised, spatially_variable, variab
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
     from spatialdata import SpatialData
 
 __all__ = ["LosoResult", "run_loso"]
@@ -63,7 +63,7 @@ class LosoResult:
         value
             Score to average.
         n_best
-            Genes with the highest score in a section, as the field reports it: chosen on what is scored, so flattering.
+            Genes with the best score in a section, as the field reports it: chosen on what is scored, so flattering.
         confidence, seed
             Of the interval, which resamples donors (sections, within a patient).
 
@@ -84,7 +84,7 @@ class LosoResult:
             mean = by_section.mean()
             per_group = scores.groupby([group, "section"], sort=False)[value].mean().groupby(level=0, sort=False).mean()
             centre, lower, upper = bootstrap_groups(per_group.to_numpy()[:, None], confidence=confidence, seed=seed)
-            best = by_section.apply(lambda v: v.nlargest(n_best).mean())
+            best = by_section.apply(lambda v: _best(v, n_best, value).mean())
             in_space = [
                 s.loc[s["gene"].isin(self.spatial_genes[str(f)]), value].mean()
                 for (f, _), s in scores.groupby(["fold", "section"], sort=False)
@@ -331,6 +331,10 @@ def _score(predicted: DataFrame, measured: DataFrame, table: AnnData, fold: Fold
     )
     depth = pd.Series(np.asarray(counts.sum(axis=1), dtype=float).ravel(), index=table.obs_names)
     return expression(predicted, measured, counts=raw, depth=depth, target_sum=fold.target_sum, coordinates=where)
+
+
+def _best(scores: Series, n: int, value: str) -> Series:
+    return scores.nsmallest(n) if value in ("mse", "nb_deviance") else scores.nlargest(n)
 
 
 def _silence_scored(scores: DataFrame, value: str) -> DataFrame:

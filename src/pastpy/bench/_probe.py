@@ -69,7 +69,7 @@ def linear_probe(
         test = groups == name
         here, count = np.unique(labels[~test], return_counts=True)
         if len(here) < 2:
-            raise ValueError(f"without group {name!r} only the label {here[0]!r} is left; use larger groups")
+            raise ValueError(f"without group {str(name)!r} only the label {str(here[0])!r} is left; use larger groups")
         model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000, random_state=seed))
         model.fit(features[~test], labels[~test])
         chance[np.ix_(test, np.searchsorted(kinds, here))] = model.predict_proba(features[test])

@@ -33,9 +33,10 @@ def noise_ceiling(
     The molecules of every unit are dealt at random to two halves (binomial thinning, which makes independent Poisson
     counts of Poisson counts); each half is normalised by its own depth; their correlation over units, raised to the
     full depth by the Spearman–Brown formula 2r / (1 + r), is the reliability of the measurement, and its square root
-    the correlation of the measurement with what it measures. Spread beyond Poisson counts as signal. The formula is exact
-    for sums, not for their logarithm: on simulated counts the ceiling is right to 0.02 for genes with some ten counts a
-    unit, to 0.06 with a few, and up to 0.1 too high below one.
+    the correlation of the measurement with what it measures. Spread beyond Poisson counts as signal.
+
+    The formula is exact for sums, not for their logarithm. On simulated counts the ceiling is right to 0.04 for genes
+    with ten counts a unit and more, to 0.08 with a few, and can be 0.1 too high with fewer than one.
 
     Parameters
     ----------
