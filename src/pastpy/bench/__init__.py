@@ -7,7 +7,7 @@ from pastpy.bench._baselines import FeatureMethod, baselines, gene_mean, ridge, 
 from pastpy.bench._card import predictable_genes, predictable_genes_markdown
 from pastpy.bench._features import window_features
 from pastpy.bench._fold_models import FoldModels
-from pastpy.bench._folds import FitPredict, Fold
+from pastpy.bench._folds import Fold
 from pastpy.bench._hest import hest
 from pastpy.bench._intervals import IntervalResult, nested_intervals
 from pastpy.bench._loso import LosoResult, run_loso
@@ -18,7 +18,6 @@ from pastpy.bench._spots import to_spots
 
 __all__ = [
     "FeatureMethod",
-    "FitPredict",
     "Fold",
     "FoldModels",
     "IntervalResult",

@@ -86,6 +86,19 @@ def ridge(*, alpha: float, n_components: int | None = 256, fit_intercept: bool =
         Whether the targets are centred.
     solver
         Of :class:`sklearn.linear_model.Ridge`.
+
+    Returns
+    -------
+    Function of features (n, d), targets (n, genes) and groups (n,) that returns a function from features to
+    predictions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> predict = ridge(alpha=1.0)(x, x[:, :1], np.zeros(50))
+    >>> predict(x).shape
+    (50, 1)
     """
     return partial(_fit_ridge, alpha=alpha, n_components=n_components, fit_intercept=fit_intercept, solver=solver)
 
@@ -94,12 +107,40 @@ def tuned_ridge(*, alphas: Sequence[float] = ALPHAS, n_components: int = 256) ->
     """Ridge whose penalty is chosen inside the training data, leaving one training group out at a time.
 
     The penalty with the highest Pearson r, averaged over genes and groups, is taken; with one group, the largest.
+
+    Parameters
+    ----------
+    alphas
+        Penalties to choose from.
+    n_components
+        Principal components to keep, at most as many as there are.
+
+    Returns
+    -------
+    Function like that of :func:`pastpy.bench.ridge`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(60, 3))
+    >>> predict = tuned_ridge()(x, x[:, :1], np.repeat(["a", "b", "c"], 20))
+    >>> bool(np.corrcoef(predict(x)[:, 0], x[:, 0])[0, 1] > 0.99)
+    True
     """
     return partial(_fit_tuned, alphas=tuple(alphas), n_components=n_components)
 
 
 def gene_mean(fold: Fold) -> dict[str, DataFrame]:
-    """The mean of the training units for every held-out unit: constant, so it has an error but no correlation."""
+    """Mean of the training units for every held-out unit: constant, so it has an error but no correlation.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> sample = past.datasets.breast_st()
+    >>> fold = past.bench.Fold("s", {"s": sample}, {"t": sample}, ["ERBB2"], {"s": "P1"})
+    >>> past.bench.gene_mean(fold)["t"]["ERBB2"].nunique()
+    1
+    """
     import pandas as pd
 
     mean = np.nanmean(np.concatenate([t.to_numpy() for t in fold.targets().values()]), axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class FoldModels:
             record = out / _RECORD
             if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != made_with:
                 raise ValueError(f"{str(out)!r} was not trained with this configuration; choose another folder")
-            return load(str(out))
+            return cast("PAST", load(str(out)))  # what fit writes is one
         model = fit(config, out, data=self.data)
         (out / _RECORD).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
         return model

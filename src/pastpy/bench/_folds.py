@@ -47,6 +47,13 @@ class Fold:
         Layer with raw counts; ``None`` means ``X``.
     target_sum
         Depth of the target, log1p of counts per ``target_sum``; ``None`` is log1p of raw counts.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> fold = past.bench.Fold("s", {"s": past.datasets.breast_st()}, {}, ["ERBB2"], {"s": "P1"})
+    >>> fold.targets()["s"].columns.tolist()
+    ['ERBB2']
     """
 
     name: str

@@ -37,6 +37,11 @@ class IntervalResult:
         Section → mean coverage over genes.
     facts
         Plain values: level, overall coverage with its interval over donors (sections, within a patient), abstention.
+
+    Examples
+    --------
+    >>> found = nested_intervals(sections, method, donors=donors)  # doctest: +SKIP
+    >>> found.genes.groupby("gene")["coverage"].mean()  # doctest: +SKIP
     """
 
     genes: DataFrame

@@ -46,6 +46,12 @@ class LosoResult:
         Section → frame of log1p counts per 10,000.
     facts
         How the folds were made: plain values.
+
+    Examples
+    --------
+    >>> result = run_loso(sections, methods, donors=donors)  # doctest: +SKIP
+    >>> result.table()  # doctest: +SKIP
+    >>> result.write("loso.json")  # doctest: +SKIP
     """
 
     scores: DataFrame

@@ -65,7 +65,7 @@ def run_deconvolution(data: str | Path, out: str | Path | None = None) -> dict[s
         "methods": {m: mean.loc[m].round(4).to_dict("index") for m in mean.index.unique(0)},
     }
     best = table[table["method"] != "training mean"].groupby("cell_type", sort=False)["pearson"].mean()
-    return _finish(result, table, best, "Pearson r", out)
+    return _finish(result, table, best, "Pearson r over spots", out)
 
 
 def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
@@ -102,12 +102,12 @@ def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, 
         "statement": result.facts["statement"],
         "methods": {m: t.drop(columns="method").to_dict("records") for m, t in table.groupby("method", sort=False)},
     }
-    last = table[table["method"] == "backbone ridge, three scales"].set_index("k")["recall"]
-    return _finish(summary, table, last.rename(index=lambda k: f"recall@{k}"), "recall", out)
+    last = table[table["method"] == "backbone ridge, three scales"].set_index("k").rename(index=lambda k: f"recall@{k}")
+    return _finish(summary, table, last["recall"], "recall, backbone ridge", out, chance=last["chance"])
 
 
 def run_probe(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
-    """Tumour against other nuclei of the NuCLS tiles: linear probe of frozen features, leave one tile out.
+    """Tell two types of nuclei of the NuCLS tiles apart: linear probe of frozen features, leave one tile out.
 
     Raises
     ------
@@ -135,11 +135,11 @@ def run_probe(data: str | Path, out: str | Path | None = None) -> dict[str, Any]
     table = pd.concat(rows, ignore_index=True)
     pooled = table[table["group"] == "pooled"].set_index("method")
     result = {
-        "title": "tumour nuclei of NuCLS by a linear probe, leave one tile out",
+        "title": "two types of NuCLS nuclei by a linear probe, leave one tile out",
         "statement": "tiles are apart; whether two of them are of one patient is not known",
         "methods": pooled.drop(columns="group").round(4).to_dict("index"),
     }
-    return _finish(result, table, pooled["balanced_accuracy"], "balanced accuracy", out)
+    return _finish(result, table, pooled["balanced_accuracy"], "balanced accuracy", out, chance=1 / len(_KINDS))
 
 
 def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
@@ -169,7 +169,8 @@ def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str,
         "statement": "one patient: sections stand for centres",
         "methods": rows,
     }
-    return _finish(result, table, table.set_index("method")["index"], "robustness index", out)
+    by_method = table.set_index("method")
+    return _finish(result, table, by_method["index"], "robustness index", out, chance=by_method["null_mean"])
 
 
 def _deconvolution(folder: Path) -> dict[str, pd.DataFrame]:
@@ -209,12 +210,26 @@ def _tile(image: Path, labels: Path) -> tuple[Any, np.ndarray, np.ndarray]:
 
 
 def _finish(
-    summary: dict[str, Any], table: pd.DataFrame, values: pd.Series, label: str, out: str | Path | None
+    summary: dict[str, Any],
+    table: pd.DataFrame,
+    values: pd.Series,
+    label: str,
+    out: str | Path | None,
+    *,
+    chance: pd.Series | float | None = None,
 ) -> dict[str, Any]:
     def draw(ax: Axes) -> None:
-        ax.barh([str(i) for i in values.index], values.to_numpy(dtype=float), color="#0072B2")
+        y = np.arange(len(values))
+        ax.barh(y, values.to_numpy(dtype=float), color="#0072B2", height=0.6)
+        if chance is not None:
+            marks = np.broadcast_to(np.asarray(chance, dtype=float), y.shape)
+            ax.plot(marks, y, "|", color="black", markersize=24, markeredgewidth=2, label="chance")
+            ax.legend(frameon=False)
+        ax.set_yticks(y, [str(i) for i in values.index])
         ax.invert_yaxis()
         ax.set_xlabel(label)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
 
     if out is not None:
         write_report(out, summary, table, draw)
