@@ -260,7 +260,8 @@ def _fit_tuned(
         reduce = _pipeline(x.shape[1], int(inner.sum()), n_components)
         z, z_out = reduce.fit_transform(x[inner]), reduce.transform(x[outer])
         for i, alpha in enumerate(alphas):
-            r = column_scores(Ridge(alpha).fit(z, y[inner]).predict(z_out), y[outer])["pearson"]
+            predicted = Ridge(alpha).fit(z, y[inner]).predict(z_out).reshape(len(z_out), -1)
+            r = column_scores(predicted, y[outer])["pearson"]
             score[i] += np.nanmean(r) if np.isfinite(r).any() else 0.0
     best = alphas[int(np.argmax(score))] if len(labels) > 1 else max(alphas)
     return _fit_ridge(x, y, group, alpha=best, n_components=n_components, fit_intercept=True, solver="auto")
