@@ -94,11 +94,13 @@ def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, 
             retrieval_recall(_standardised(frames[s]), _standardised(result.measured[s]), seed=i)
             for i, s in enumerate(frames)
         ]
-        found = pd.concat(by_section).groupby(level=0).mean()
+        over = {"recall": "mean", "chance": "mean", "p_value": "max", "median_rank": "mean", "n": "sum"}
+        found = pd.concat(by_section).groupby(level=0).agg(over)
         rows.append(found.reset_index().assign(method=method))
     table = pd.concat(rows, ignore_index=True)
     summary = {
         "title": "recall@k of a held-out spot's transcriptome by its predicted expression, within its section",
+        "p_value": "the largest of the sections'",
         "statement": result.facts["statement"],
         "methods": {m: t.drop(columns="method").to_dict("records") for m, t in table.groupby("method", sort=False)},
     }
@@ -161,7 +163,8 @@ def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str,
     )
     rows = {}
     for backbone in _BACKBONES:
-        x = np.concatenate([window_features(s, backbone=backbone) for s in sections.values()]).astype(float)
+        found = [window_features(s, windows_um=SCALES_UM, backbone=backbone) for s in sections.values()]
+        x = np.concatenate(found).astype(float)
         rows[backbone] = robustness_index((x - x.mean(axis=0)) / x.std(axis=0), kind, names, k=20)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()
     result = {
@@ -224,7 +227,7 @@ def _finish(
         if chance is not None:
             marks = np.broadcast_to(np.asarray(chance, dtype=float), y.shape)
             ax.plot(marks, y, "|", color="black", markersize=24, markeredgewidth=2, label="chance")
-            ax.legend(frameon=False)
+            ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
         ax.set_yticks(y, [str(i) for i in values.index])
         ax.invert_yaxis()
         ax.set_xlabel(label)
