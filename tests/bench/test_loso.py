@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -203,6 +204,8 @@ def test_card_trusts_what_is_predictable(result):
     assert set(card.index[card["trust"] == "yes"]) == {"g0", "g1"}
     assert (card.loc[card["trust"] == "no", "pearson"] < 0.4).all()
     assert card.loc["g0", "share_of_ceiling"] == pytest.approx(card.loc["g0", "pearson"] / card.loc["g0", "ceiling"])
+    few = replace(result, scores=result.scores.query("donor != 'P2'"))
+    assert set(predictable_genes(few, "seen", min_r=0.4).loc[["g0", "g1"], "trust"]) == {"unsure"}
     text = predictable_genes_markdown(card, n=3)
     assert text.startswith(f"Trusted: 2 of {len(card)} genes") and "held-out donors" in text
     assert text.count("\n| g") == 4  # with the head
