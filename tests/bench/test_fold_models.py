@@ -63,5 +63,5 @@ def test_models_that_are_there_are_used_if_they_fit(tmp_path, monkeypatch, tiny_
     first.model(fold)
     assert len(calls) == 1 and "C2" not in calls[0].train_sections + calls[0].validation_sections
     assert json.loads((tmp_path / "C2" / "fold.json").read_text())["epochs"] == CONFIG.epochs
-    with pytest.raises(ValueError, match="was not trained with this configuration"):
+    with pytest.raises(ValueError, match="with this configuration"):
         FoldModels(TrainConfig(CONFIG.model, epochs=1), tmp_path, "data").model(fold)

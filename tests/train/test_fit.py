@@ -89,6 +89,26 @@ def test_a_model_learns_and_is_saved(folder, config, tmp_path):
     assert (loaded.card.genes["q05"] <= loaded.card.genes["q95"]).all()
 
 
+def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):
+    root = folder / "her2st"
+    sections = {
+        n: past.io.read_st(
+            root / "images" / f"{n}.jpg", root / "counts" / f"{n}.tsv.gz", root / "spots" / f"{n}_selection.tsv",
+            mpp=config.mpp, spot_diameter_um=config.spot_diameter_um,
+        )
+        for n in ("T1", "T2", "V1")
+    }  # fmt: skip
+    method = past.bench.FoldModels(config, tmp_path / "folds", folder)
+    with past.settings.context(cache_dir=tmp_path / "cache", progress=False):
+        found = past.bench.run_loso(
+            sections, {"toy": method}, donors=dict.fromkeys(sections, "P"), within_patient=True, n_genes=12
+        )
+    assert found.table().loc["toy", "mean"] > 0.3
+    for name in sections:  # no fold's model has seen its section
+        used = json.loads((tmp_path / "folds" / name / "fold.json").read_text())
+        assert name not in used["train_sections"] + used["validation_sections"]
+
+
 def test_missing_files_are_named(folder, config, tmp_path):
     with (
         past.settings.context(cache_dir=tmp_path),

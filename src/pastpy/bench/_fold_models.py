@@ -99,7 +99,9 @@ class FoldModels:
         if out.is_dir():
             record = out / _RECORD
             if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != made_with:
-                raise ValueError(f"{str(out)!r} was not trained with this configuration; choose another folder")
+                raise ValueError(
+                    f"{str(out)!r} was not trained to its end with this configuration; remove it, or choose another"
+                )
             return cast("PAST", load(str(out)))  # what fit writes is one
         model = fit(config, out, data=self.data)
         (out / _RECORD).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
