@@ -101,3 +101,23 @@ def test_features_are_kept_and_belong_to_the_pixels(breast, tmp_path):
         assert np.abs(window_features(breast, backbone="colour", windows_um=(100.0, 200.0)) - first).max() > 0.1
     with pytest.raises(ValueError, match="must rise"):
         window_features(breast, windows_um=(200.0, 100.0))
+
+
+def test_patches_are_encoded_alone(breast):
+    """A patch's features are those of the patch cut out by hand."""
+    import torch
+
+    from pastpy.bench._encoders import ColourTexture
+
+    side = 112
+    options = {"backbone": "colour", "square": True, "target_mpp": 0.69, "cache": False}
+    found = window_features(breast, windows_um=(side * 0.69,), **options)
+    image, centre = breast["he"].to_numpy(), breast["spots"].obsm["spatial"] / 0.69
+    inside = np.flatnonzero(((centre > side) & (centre < 2000 - side)).all(axis=1))[:5]
+    for i in inside:
+        x, y = np.round(centre[i] - side / 2).astype(int)
+        crop = torch.from_numpy(image[:, y : y + side, x : x + side].copy()).float()[None] / 255
+        np.testing.assert_allclose(found[i], ColourTexture().tokens(crop).mean(dim=(0, 2, 3)), rtol=0.02, atol=2e-3)
+    assert np.isfinite(found).all() and len(inside) == 5
+    with pytest.raises(ValueError, match="be one if square"):
+        window_features(breast, windows_um=(50.0, 100.0), **options)
