@@ -62,9 +62,9 @@ def intervals(result: Mapping[str, Any]) -> str:
 def rows(result: Mapping[str, Any]) -> str:
     """A row a method of plain scores."""
     table = pd.DataFrame(result["methods"]).T.astype(float)
-    counts = [c for c in table.columns if c == "n"]
-    for c in counts:
-        table[c] = [f"{v:.0f}" for v in table[c]]
+    for column, digits in (("n", 0), ("p_value", 3)):
+        if column in table:
+            table[column] = [f"{v:.{digits}f}" for v in table[column]]
     return markdown(table.rename_axis("features"))
 
 
@@ -98,7 +98,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def main() -> None:
-    """Fill every table whose JSON is there; a table of the page without JSON stops."""
+    """Fill every table of the page."""
     page = PAGE.read_text(encoding="utf-8")
     for name, make in TABLES.items():
         first = f"<!-- table of _data/{name}.json -->"
