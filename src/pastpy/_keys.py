@@ -34,8 +34,8 @@ NUCLEI_TRUE = "nuclei_true"
 CELLS_TRUE = "cells_true"
 BINS = "bins"
 BIN_SHAPES = "bin_squares"
-#: Its truth in the table of cells. ``layers``: expected counts of a cell; their mean given what the image shows; the mean
-#: of log1p-normalised counts given the same. ``obsm``: visible states, neighbourhood, hidden factors.
+#: Its truth in the table of cells. ``layers``: expected counts of a cell; their mean given what the image shows; the
+#: mean of log1p-normalised counts given the same. ``obsm``: visible states, neighbourhood, hidden factors.
 TRUE_RATE = "true_rate"
 BAYES = "bayes"
 BAYES_LOG1P = "bayes_log1p"
