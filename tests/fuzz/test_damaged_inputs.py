@@ -626,7 +626,7 @@ def test_there_are_enough_cases():
         (lambda folder: time.sleep(5), "hangs"),
         (lambda folder: (folder / "half.zarr").write_text("x"), "changed the folder"),
         (lambda folder: 1 / 0, "ZeroDivisionError"),
-        (lambda folder: [].index(1), "does not name the file"),
+        (lambda folder: int("x"), "does not name the file"),
         (lambda folder: None, None),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pastpy as past
-from pastpy.engine import autocast
+from pastpy.engine.device import autocast
 from pastpy.models import PAST
 
 
