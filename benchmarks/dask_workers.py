@@ -9,7 +9,6 @@ means something only where two processors are free (see the load that is printed
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 import warnings
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from simulated_slide import machine, slide
+from simulated_slide import machine, report, slide
 
 if TYPE_CHECKING:
     from pastpy.models import PAST
@@ -77,9 +76,7 @@ def main() -> None:
         "two_against_one": round(float(np.median(seconds[1]) / np.median(seconds[2])), 2),
         "equal_output": True,
     }
-    print(json.dumps(result, indent=2))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ each; the slide and the reader are the same.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from simulated_slide import lattice_cells, lazy_image, machine, side_for
+from simulated_slide import lattice_cells, lazy_image, machine, report, side_for
 
 if TYPE_CHECKING:
     from pastpy.engine import FieldReader, Step, UnitShapes
@@ -93,9 +92,7 @@ def main() -> None:
     for figure in ("per_second", "per_cpu_second"):
         crops = (first[figure] + last[figure]) / 2
         result[f"dense is faster, {figure}"] = round(dense[figure] / crops, 2)
-    print(json.dumps(result, indent=2))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

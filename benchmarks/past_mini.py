@@ -9,7 +9,6 @@ is read, which a stored slide does not need; that part is named. Stages are meas
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from simulated_slide import lazy_image, machine, side_for, slide
+from simulated_slide import lazy_image, machine, report, side_for, slide
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -103,9 +102,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result["µs a cell, one thread"] = stages(sdata, model)
     result["µs a cell to draw the slide (part of read)"] = drawing(10_000)
-    print(json.dumps(result, indent=2, ensure_ascii=False))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ timed, their set-up apart. The three are measured in turn, several times over; t
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 import warnings
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from simulated_slide import MPP, lazy_image, machine
+from simulated_slide import MPP, lazy_image, machine, report
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -159,9 +158,7 @@ def main() -> None:
                 sdata = past.io.read_wsi(path, mpp=MPP)
                 found = compare(sdata, array, xy, channel_last=True, rounds=arguments.rounds)
                 result[f"JPEG TIFF, tiles of {tile} px"] = found
-    print(json.dumps(result, indent=2))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import scipy.sparse  # noqa: F401 (imported here once, not in every child)
 import timm  # noqa: F401
 import torch
 import zarr
-from simulated_slide import machine, slide
+from simulated_slide import machine, report, slide
 
 import pastpy as past
 
@@ -91,9 +91,7 @@ def main() -> None:
         "each_field_once": sorted(fields) == list(range(n_fields)),
         "identical_to_the_bit": resumed.tobytes() == alone.tobytes(),
     }
-    print(json.dumps(result, indent=2))
-    if arguments.out:
-        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Time and memory of ``past.tl.embed`` with past-mini, from 10,000 to 1,000,000 cells, end to end.
+"""Time and memory of ``past.tl.embed`` with past-mini, from 5,000 to 1,000,000 cells (1 to 200 mm²), end to end.
 
-    python benchmarks/scaling.py [--cells 10000 100000 1000000] [--streamed] [--out scaling.json] [--plot scaling.png]
+    python benchmarks/scaling.py [--cells 5000 … 1000000] [--streamed] [--out scaling.json] [--plot scaling.png]
 
 H&E at 0.5 µm/px with 5,000 cells a mm², a slide that is computed block by block when it is read. Every size runs in a
 process of its own; memory is the process's peak, working memory what it adds to the input geometry and to the results,
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from simulated_slide import MPP, machine, report, side_for, slide
 
 #: Linux counts in KiB, macOS in bytes.
 _UNIT = 1 if sys.platform == "darwin" else 1024
@@ -56,8 +57,6 @@ class Watch:
 
 def measure(n_cells: int, *, streamed: bool) -> dict[str, Any]:
     """Embed in this process."""
-    from simulated_slide import MPP, machine, side_for, slide
-
     import pastpy as past
 
     warnings.simplefilter("ignore")
@@ -110,7 +109,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     """Run every size in a child, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--cells", type=int, nargs="+", default=[5_000, 10_000, 50_000, 100_000, 500_000, 1_000_000])
     parser.add_argument("--streamed", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -131,8 +130,7 @@ def main() -> None:
     if last is not first:
         growth = np.log(last["cpu_seconds"] / first["cpu_seconds"]) / np.log(last["cells"] / first["cells"])
         print(f"processor time grows with cells to the power of {growth:.2f}")
-    if arguments.out:
-        arguments.out.write_text(json.dumps(rows, indent=2) + "\n")
+    report(rows, arguments.out)
     if arguments.plot:
         plot(rows, arguments.plot)
 

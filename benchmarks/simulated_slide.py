@@ -6,9 +6,12 @@ can be drawn without its neighbours.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,3 +150,12 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "load_1min": round(os.getloadavg()[0], 2),
     }
+
+
+def report(result: Mapping[str, Any] | list[dict[str, Any]], out: Path | None) -> None:
+    """Print a benchmark's result, and write it as JSON where that is asked for."""
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    print(text)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n")
