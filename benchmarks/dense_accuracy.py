@@ -1,0 +1,112 @@
+"""Held-out accuracy of past-mini, dense against a crop a cell, over five trainings that differ in their seed.
+
+    python benchmarks/dense_accuracy.py --data ../shared/data [--models FOLDER] [--seeds 5] [--out dense_accuracy.json]
+
+Each model is trained by :func:`pastpy.train.fit` with the configuration that made past-mini (one that is in the folder
+already is taken up), and predicts the validation section, which training only scored: the cells under spots from shared
+fields, and again from a rectangle for each cell. The score is the mean Pearson r over the most variable genes of the
+training spots. The two should differ by less than 0.005; the interval of the difference is Student's, over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+from simulated_slide import machine, report
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from spatialdata import SpatialData
+
+    from pastpy.models import PAST
+    from pastpy.train import TrainConfig
+
+
+def held_out(config: TrainConfig, data: Path) -> SpatialData:
+    """The validation section with the nuclei that lie under its spots."""
+    import pastpy as past
+    from pastpy._aggregate import membership
+
+    root, (name,) = data / "her2st", config.validation_sections
+    sdata = past.io.read_st(
+        root / "images" / f"{name}.jpg", root / "counts" / f"{name}.tsv.gz", root / "spots" / f"{name}_selection.tsv",
+        mpp=config.mpp, spot_diameter_um=config.spot_diameter_um,
+    )  # fmt: skip
+    past.pp.segment_nuclei(sdata)
+    cells, spots = sdata["cells"], sdata["spots"]
+    under = membership(cells.obsm["spatial"], spots.obsm["spatial"], config.spot_diameter_um / 2)
+    sdata["cells"] = cells[np.asarray(under.sum(axis=0) > 0).ravel()].copy()
+    return sdata
+
+
+def trained(config: TrainConfig, folder: Path, data: Path) -> PAST:
+    """The model of a seed."""
+    import pastpy as past
+
+    out = folder / f"seed{config.seed}"
+    return past.models.load(str(out)) if out.exists() else past.train.fit(config, out, data=data, progress=False)
+
+
+def predicted(sdata: SpatialData, model: PAST, mode: str, genes: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Predicted expression of cells (n, genes), and of spots."""
+    import pastpy as past
+
+    past.tl.impute_expression(sdata, model, genes=genes, modality="image", mode=mode, table_key="cells", progress=False)
+    cells = sdata["cells"]
+    return cells.obsm["past_expression"].to_numpy(), past.bench.to_spots(cells, sdata["spots"]).to_df()
+
+
+def compare(config: TrainConfig, folder: Path, data: Path, sdata: SpatialData) -> dict[str, Any]:
+    """Mean r of a seed in both modes."""
+    import pandas as pd
+
+    import pastpy as past
+
+    model = trained(config, folder, data)
+    genes = model.card.genes.loc[model.card.genes["variable"].astype(bool), "gene"].astype(str).tolist()
+    spots = sdata["spots"]
+    depth = np.asarray(spots.X.sum(axis=1), dtype=float).reshape(-1, 1)
+    measured = pd.DataFrame(np.log1p(spots[:, genes].X.toarray() / depth * 1e4), index=spots.obs_names, columns=genes)
+    cells, r = {}, {}
+    for mode in ("dense", "crop"):
+        cells[mode], found = predicted(sdata, model, mode, genes)
+        r[mode] = float(past.metrics.expression(found, measured)["pearson"].mean())
+    apart = float(np.nanmax(np.abs(cells["dense"] - cells["crop"])))
+    return {"seed": config.seed, **r, "difference": r["dense"] - r["crop"], "largest_difference_of_a_cell": apart}
+
+
+def main() -> None:
+    """Train, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds her2st")
+    parser.add_argument("--models", type=Path, help="folder for the models; a temporary one by default")
+    parser.add_argument("--config", default="past-mini")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    from pastpy.train import TrainConfig
+
+    config = TrainConfig.from_json(arguments.config)
+    sdata = held_out(config, arguments.data)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.models or Path(temporary)
+        rows = [compare(replace(config, seed=seed), folder, arguments.data, sdata) for seed in range(arguments.seeds)]
+    difference = np.array([row["difference"] for row in rows])
+    result: dict[str, Any] = {"machine": machine(), "cells": sdata["cells"].n_obs, "seeds": rows}
+    result["mean_difference"] = float(difference.mean())
+    if len(rows) > 1:
+        half = stats.t.ppf(0.975, len(rows) - 1) * difference.std(ddof=1) / len(rows) ** 0.5
+        result["interval_95"] = [float(difference.mean() - half), float(difference.mean() + half)]
+    report(result, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

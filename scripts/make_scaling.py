@@ -1,0 +1,133 @@
+"""Write the tables of docs/scaling.md from the JSON files in docs/_data.
+
+    python benchmarks/run_all.py
+    python scripts/make_scaling.py
+
+A table whose file is not there says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DATA, PAGE = DOCS / "_data", DOCS / "scaling.md"
+LAST = "<!-- end of table -->"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in markdown."""
+    names = list(header)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def on(machine: dict[str, Any]) -> str:
+    """Where it was measured."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['torch_threads']} thread(s) of PyTorch "
+        f"{machine['torch']}; load in the minute before the end {machine['load_1min']:g}."
+    )
+
+
+def reading(result: dict[str, Any]) -> str:
+    """Crops a second, and the ratios."""
+    rows = [
+        (
+            name,
+            *(f"{found[way]['per_second']:,.0f}" for way in ("pastpy", "slicing", "ImageTilesDataset")),
+            *(f"{found[f'times faster than {way}']['by the clock']:g}" for way in ("slicing", "ImageTilesDataset")),
+        )
+        for name, found in result.items()
+        if isinstance(found, dict) and "pastpy" in found
+    ]
+    header = (
+        "slide", "pastpy, crops/s", "slices, crops/s", "ImageTilesDataset, crops/s", "× slices", "× ImageTilesDataset",
+    )  # fmt: skip
+    cells = f"{result['cells']:,} cells, {result['side_px']:,} px a side. "
+    return table(header, rows) + "\n\n" + cells + on(result["machine"])
+
+
+def dense_vs_crops(result: dict[str, Any]) -> str:
+    """Cells a second both ways."""
+    crops = (result["crops before"]["per_second"] + result["crops after"]["per_second"]) / 2
+    rows = [(f"{result['dense']['per_second']:g}", f"{crops:.3g}", f"{result['dense is faster, per_second']:g}")]
+    return table(("dense, cells/s", "a crop a cell, cells/s", "ratio"), rows) + "\n\n" + on(result["machine"])
+
+
+def past_mini(result: dict[str, Any]) -> str:
+    """Cells a second, and µs a cell of each stage."""
+    stages = result["µs a cell, one thread"]
+    rows = [(name, f"{micros:g}") for name, micros in stages.items()]
+    return (
+        f"**{result['median_cells_per_second']:,.0f} cells a second**, end to end "
+        f"({result['rounds'][0]['cells']:,} cells, median of {len(result['rounds'])}). On one thread:\n\n"
+        + table(("stage", "µs a cell"), rows)
+        + f"\n\nDrawing the simulated slide is {result['µs a cell to draw the slide (part of read)']:g} µs of the "
+        f"reading. {on(result['machine'])}"
+    )
+
+
+def scaling(result: list[dict[str, Any]]) -> str:
+    """A row a size."""
+    rows = [
+        (
+            f"{r['cells']:,}", f"{r['mm2']:g}", f"{r['seconds']:,.0f}", f"{r['cells_per_second']:,}",
+            f"{r['gb_working']:.2f}", f"{r['gb_results']:.2f}", f"{r['gb_peak']:.2f}",
+        )
+        for r in result
+    ]  # fmt: skip
+    header = ("cells", "mm²", "seconds", "cells/s", "working memory, GB", "results, GB", "peak of the process, GB")
+    return table(header, rows) + "\n\n" + on(result[-1])
+
+
+def dask_workers(result: dict[str, Any]) -> str:
+    """Seconds of one and two workers."""
+    rows = [
+        (workers, ", ".join(f"{s:g}" for s in result[f"seconds_{workers}_worker{'s' * (workers == 'two')}"]))
+        for workers in ("one", "two")
+    ]
+    return (
+        table(("workers", "seconds"), rows)
+        + f"\n\n{result['cells']:,} cells; two workers are {result['two_against_one']:g} times as fast as one "
+        f"(medians), and their output is equal to the bit. {on(result['machine'])}"
+    )
+
+
+def resume(result: dict[str, Any]) -> str:
+    """What became of the kills."""
+    said = "identical to the bit" if result["identical_to_the_bit"] else "NOT identical"
+    once = "each field once" if result["each_field_once"] else "fields lost or doubled"
+    return (
+        f"Killed {result['killed']} times, {result['fields_finished_before_the_last_run']} of {result['fields']} "
+        f"fields finished by then; resumed: {said}, {once} ({result['cells']:,} cells)."
+    )
+
+
+TABLES: dict[str, Callable[[Any], str]] = {
+    "reading": reading,
+    "dense_vs_crops": dense_vs_crops,
+    "past_mini": past_mini,
+    "scaling": scaling,
+    "scaling_streamed": scaling,
+    "dask_workers": dask_workers,
+    "resume": resume,
+}
+
+
+def main() -> None:
+    """Fill every table of the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    for name, make in TABLES.items():
+        first, path = f"<!-- table of _data/{name}.json -->", DATA / f"{name}.json"
+        filled = make(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*Not measured yet.*"
+        before, rest = page.split(first)
+        page = f"{before}{first}\n\n{filled}\n\n{LAST}{rest.split(LAST, 1)[1]}"
+    PAGE.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
