@@ -47,16 +47,6 @@ def faults(width: float, height: float) -> dict[str, tuple[Any, float]]:
     }
 
 
-def section(folder: Path, name: str) -> SpatialData:
-    """A section with its spots."""
-    import pastpy as past
-
-    return past.io.read_st(
-        folder / "images" / f"{name}.jpg", folder / "counts" / f"{name}.tsv.gz",
-        folder / "spots" / f"{name}_selection.tsv", mpp=MPP, spot_diameter_um=100,
-    )  # fmt: skip
-
-
 def image_size(sdata: SpatialData) -> tuple[int, int]:
     """Width and height of the image in level-0 pixels."""
     level = next(iter(sdata["he"]["scale0"].values()))
@@ -110,6 +100,7 @@ def main() -> None:
     import pandas as pd
 
     import pastpy as past
+    from pastpy.train.data import read_section
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", default=SECTIONS)
@@ -121,7 +112,7 @@ def main() -> None:
         parser.error("set PASTPY_SHARED_DATA to the folder that has her2st/")
     rows = []
     for name in arguments.sections:
-        sdata = section(Path(shared) / "her2st", name)
+        sdata = read_section(Path(shared) / "her2st", name, mpp=MPP, spot_diameter_um=100)
         nuclei = nuclei_of(sdata, arguments.nuclei / f"{name}.parquet")
         width, height = image_size(sdata)
         for fault, (matrix, factor) in faults(width, height).items():

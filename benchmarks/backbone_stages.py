@@ -20,25 +20,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-import pastpy as past
 from pastpy._elements import image_levels
 from pastpy.engine import Field, FieldReader
 from pastpy.models.imagenet import load_imagenet_lite0
+from pastpy.train.data import read_section
 
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
 MPP, DIAMETER_UM = 0.69, 100.0
 STAGES = {2: slice(0, 40), 3: slice(40, 120), 4: slice(120, 232)}
-
-
-def read(folder: Path, name: str):
-    """One section as SpatialData."""
-    root = folder / "her2st"
-    files = (
-        root / "images" / f"{name}.jpg",
-        root / "counts" / f"{name}.tsv.gz",
-        root / "spots" / f"{name}_selection.tsv",
-    )
-    return past.io.read_st(*files, mpp=MPP, spot_diameter_um=DIAMETER_UM)
 
 
 def features(network: torch.nn.Module, sdata, target_mpp: float) -> np.ndarray:
@@ -84,7 +73,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     folder = parser.parse_args().data
-    sections = {name: read(folder, name) for name in SECTIONS}
+    root = folder / "her2st"
+    sections = {n: read_section(root, n, mpp=MPP, spot_diameter_um=DIAMETER_UM) for n in SECTIONS}
     genes = sorted(set.intersection(*(set(s["spots"].var_names) for s in sections.values())))
     counts = {n: s["spots"][:, genes].X.toarray() for n, s in sections.items()}
     totals = {n: np.asarray(s["spots"].X.sum(axis=1)).reshape(-1, 1) for n, s in sections.items()}

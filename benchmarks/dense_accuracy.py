@@ -32,17 +32,15 @@ if TYPE_CHECKING:
 def held_out(config: TrainConfig, data: Path) -> SpatialData:
     """The validation section with the nuclei that lie under its spots."""
     import pastpy as past
-    from pastpy._aggregate import membership
+    from pastpy._aggregate import under_spots
+    from pastpy.train.data import read_section
 
-    root, (name,) = data / "her2st", config.validation_sections
-    sdata = past.io.read_st(
-        root / "images" / f"{name}.jpg", root / "counts" / f"{name}.tsv.gz", root / "spots" / f"{name}_selection.tsv",
-        mpp=config.mpp, spot_diameter_um=config.spot_diameter_um,
-    )  # fmt: skip
+    (name,) = config.validation_sections
+    sdata = read_section(data / "her2st", name, mpp=config.mpp, spot_diameter_um=config.spot_diameter_um)
     past.pp.segment_nuclei(sdata)
     cells, spots = sdata["cells"], sdata["spots"]
-    under = membership(cells.obsm["spatial"], spots.obsm["spatial"], config.spot_diameter_um / 2)
-    sdata["cells"] = cells[np.asarray(under.sum(axis=0) > 0).ravel()].copy()
+    under = under_spots(cells.obsm["spatial"], spots.obsm["spatial"], config.spot_diameter_um / 2)
+    sdata["cells"] = cells[under].copy()
     return sdata
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-import pastpy as past
+from pastpy.train.data import read_section
 
 SECTION, MPP, SPOT_DIAMETER_UM = "C3", 0.69, 100.0
 SIDE, BLOCK = 2000, 16
@@ -60,13 +60,7 @@ def main() -> None:
 
     Image.MAX_IMAGE_PIXELS = None  # the section has 92 million pixels
     source = args.her2st / "images" / f"{SECTION}.jpg"
-    section = past.io.read_st(
-        source,
-        args.her2st / "counts" / f"{SECTION}.tsv.gz",
-        args.her2st / "spots" / f"{SECTION}_selection.tsv",
-        mpp=MPP,
-        spot_diameter_um=SPOT_DIAMETER_UM,
-    )
+    section = read_section(args.her2st, SECTION, mpp=MPP, spot_diameter_um=SPOT_DIAMETER_UM)
     table = section.tables["spots"]
     circles = section.shapes["spot_circles"]
     with Image.open(source) as image:

@@ -8,18 +8,13 @@ Of what a protocol writes, the JSON is kept in the repository, the table of ever
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from result_tables import DOCS, fill
 
 from pastpy.bench._report import markdown
-
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-DATA, PAGE = DOCS / "_data", DOCS / "evaluation.md"
-LAST = "<!-- end of table -->"
 
 
 def methods(result: Mapping[str, Any]) -> str:
@@ -97,18 +92,5 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-def main() -> None:
-    """Fill every table of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        first = f"<!-- table of _data/{name}.json -->"
-        if first not in page:
-            continue
-        result = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
-        before, rest = page.split(first)
-        page = f"{before}{first}\n\n{make(result)}\n\n{LAST}{rest.split(LAST, 1)[1]}"
-    PAGE.write_text(page, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    fill(DOCS / "evaluation.md", TABLES)

@@ -8,14 +8,10 @@ A table whose file is not there says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-DATA, PAGE = DOCS / "_data", DOCS / "scaling.md"
-LAST = "<!-- end of table -->"
+from result_tables import DOCS, fill
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -118,16 +114,5 @@ TABLES: dict[str, Callable[[Any], str]] = {
 }
 
 
-def main() -> None:
-    """Fill every table of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        first, path = f"<!-- table of _data/{name}.json -->", DATA / f"{name}.json"
-        filled = make(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else "*Not measured yet.*"
-        before, rest = page.split(first)
-        page = f"{before}{first}\n\n{filled}\n\n{LAST}{rest.split(LAST, 1)[1]}"
-    PAGE.write_text(page, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    fill(DOCS / "scaling.md", TABLES, missing="*Not measured yet.*")

@@ -13,7 +13,7 @@ from pandas import Categorical, DataFrame
 from scipy.ndimage import gaussian_filter
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Affine, Identity, MapAxis, Scale, Sequence, Translation
+from tests.transformations import chains
 from xarray import DataArray
 
 from pastpy import _elements
@@ -31,49 +31,10 @@ from pastpy.engine import (
 from pastpy.engine.levels import level_geometry
 from pastpy.engine.plan import plan_crops
 
-NUMBER = st.floats(-200, 200)
-FACTOR = st.floats(0.05, 20)
+REACH = 200.0
+NUMBER = st.floats(-REACH, REACH)
 SYSTEMS = ("global", "aligned")
 XY = {"input_axes": ("x", "y"), "output_axes": ("x", "y")}
-
-
-def matrix(linear, shift=(0.0, 0.0)) -> np.ndarray:
-    return np.vstack([np.column_stack([np.asarray(linear, dtype=float), shift]), [0, 0, 1]])
-
-
-@st.composite
-def steps(draw):
-    """A SpatialData transformation and, by hand, its matrix on (x, y)."""
-    kind = draw(st.sampled_from(["identity", "scale", "translation", "rotation", "flip", "swap", "affine"]))
-    if kind == "identity":
-        return Identity(), np.eye(3)
-    if kind == "scale":
-        x, y = draw(FACTOR), draw(FACTOR)
-        return Scale([1, y, x], axes=("c", "y", "x")), matrix(np.diag([x, y]))
-    if kind == "translation":
-        shift = [draw(NUMBER), draw(NUMBER)]
-        return Translation(shift, axes=("x", "y")), matrix(np.eye(2), shift)
-    if kind == "flip":
-        return Scale([-1, 1], axes=("x", "y")), matrix(np.diag([-1, 1]))
-    if kind == "swap":
-        return MapAxis({"x": "y", "y": "x"}), matrix([[0, 1], [1, 0]])
-    if kind == "rotation":
-        angle = draw(st.floats(-np.pi, np.pi))
-        m = matrix([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    else:
-        a, b = draw(st.floats(-2, 2)), draw(st.floats(-2, 2))
-        m = matrix([[1, a], [b, 1 + a * b]], [draw(NUMBER), draw(NUMBER)])
-    return Affine(m, **XY), m
-
-
-@st.composite
-def chains(draw):
-    """One to three steps and the matrix of them all; the first acts first."""
-    drawn = draw(st.lists(steps(), min_size=1, max_size=3))
-    product = np.eye(3)
-    for _, m in drawn:
-        product = m @ product
-    return (drawn[0][0] if len(drawn) == 1 else Sequence([t for t, _ in drawn])), product
 
 
 @st.composite
@@ -88,8 +49,8 @@ def slides(draw):
         "mpp": draw(st.floats(0.2, 1.0)),
         "zoom": zoom,
         "place": (draw(st.floats(0.3, 0.7)) * width, draw(st.floats(0.3, 0.7)) * height),
-        "image": {system: draw(chains()) for system in SYSTEMS},
-        "shapes": {system: draw(chains()) for system in SYSTEMS},
+        "image": {system: draw(chains(REACH)) for system in SYSTEMS},
+        "shapes": {system: draw(chains(REACH)) for system in SYSTEMS},
     }
 
 

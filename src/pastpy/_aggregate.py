@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["membership"]
+__all__ = ["membership", "under_spots"]
 
 
 def membership(cells_um: np.ndarray, spots_um: np.ndarray, radius_um: float) -> csr_array:
@@ -42,3 +42,15 @@ def membership(cells_um: np.ndarray, spots_um: np.ndarray, radius_um: float) -> 
     cells = located[np.concatenate([np.asarray(h, dtype=np.int64) for h in hits])]
     spots = np.repeat(np.arange(len(spots_um)), lengths)
     return csr_array((np.ones(len(cells), dtype=np.float32), (spots, cells)), shape=shape)
+
+
+def under_spots(cells_um: np.ndarray, spots_um: np.ndarray, radius_um: float) -> np.ndarray:
+    """Which cells lie in some spot, bool (n,); arguments as in :func:`membership`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> under_spots(np.array([[0.0, 3.0], [9.0, 0.0]]), np.array([[0.0, 0.0]]), 5.0).tolist()
+    [True, False]
+    """
+    return np.asarray(membership(cells_um, spots_um, radius_um).sum(axis=0) > 0).ravel()

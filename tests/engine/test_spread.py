@@ -23,29 +23,25 @@ def client():
         yield client
 
 
-def test_workers_give_the_same_rows(toy_sdata, tiny_model, client, monkeypatch):
+@pytest.fixture
+def small_fields(monkeypatch):
+    """Fields so small that even the toy tissue has several."""
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
     monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
-    sdata = toy_sdata(mpp=0.4)
-    past.tl.embed(sdata, tiny_model, modality="image", progress=False)
-    past.tl.embed(sdata, tiny_model, modality="image", key_added="spread", client=client, progress=False)
+
+
+@pytest.mark.usefixtures("small_fields")
+@pytest.mark.parametrize(("model", "tissue"), [("tiny_model", {"mpp": 0.4}), ("two_passes", {"size": 384})])
+def test_workers_give_the_same_rows(toy_sdata, client, request, model, tissue):
+    sdata, model = toy_sdata(**tissue), request.getfixturevalue(model)
+    past.tl.embed(sdata, model, modality="image", progress=False)
+    past.tl.embed(sdata, model, modality="image", key_added="spread", client=client, progress=False)
     table = sdata["cells"]
     assert table.obsm["X_past"].tobytes() == table.obsm["X_spread"].tobytes()
 
 
-def test_workers_run_every_pass(toy_sdata, two_passes, client, monkeypatch):
-    monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
-    sdata = toy_sdata(size=384)
-    past.tl.embed(sdata, two_passes, modality="image", progress=False)
-    past.tl.embed(sdata, two_passes, modality="image", key_added="spread", client=client, progress=False)
-    table = sdata["cells"]
-    assert table.obsm["X_past"].tobytes() == table.obsm["X_spread"].tobytes()
-
-
-def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path, monkeypatch):
-    monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
+@pytest.mark.usefixtures("small_fields")
+def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path):
     sdata = toy_sdata()
     options = {"genes": ["ERBB2", "GENE1"], "resume": tmp_path / "run.zarr", "progress": False}
     past.tl.impute_expression(sdata, tiny_model, client=client, **options)

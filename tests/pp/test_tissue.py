@@ -14,6 +14,7 @@ from pastpy._elements import level0_affine, set_mpp
 from pastpy.pp._overview import read_overview
 from pastpy.pp._tissue import mask_polygons
 from pastpy.pp._tissue_mask import TissueMaskParameters, tissue_mask, unusable_mask
+from pastpy.train.data import read_section
 
 PINK, GLASS = (190, 120, 175), (241, 239, 238)
 INKS = {
@@ -135,11 +136,7 @@ def test_real_tissue_without_glass_is_tissue(breast):
 
 def test_real_section(shared_data):
     """The spots of her2st lie on tissue, and most of the slide is glass."""
-    folder = shared_data / "her2st"
-    sdata = past.io.read_st(
-        folder / "images" / "C2.jpg", folder / "counts" / "C2.tsv.gz", folder / "spots" / "C2_selection.tsv",
-        mpp=0.69, spot_diameter_um=100,
-    )  # fmt: skip
+    sdata = read_section(shared_data / "her2st", "C2", mpp=0.69, spot_diameter_um=100)
     past.pp.find_tissue(sdata)
     tissue = sdata["tissue"].geometry.union_all()
     assert np.mean([tissue.contains(spot) for spot in sdata["spot_circles"].geometry]) > 0.98

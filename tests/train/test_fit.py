@@ -13,6 +13,7 @@ from PIL import Image
 
 import pastpy as past
 from pastpy.train import TrainConfig
+from pastpy.train.data import read_section
 
 GENES = [f"GENE{i}" for i in range(12)]
 
@@ -101,14 +102,10 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
 
 
 def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):
-    root = folder / "her2st"
     sections = {
-        n: past.io.read_st(
-            root / "images" / f"{n}.jpg", root / "counts" / f"{n}.tsv.gz", root / "spots" / f"{n}_selection.tsv",
-            mpp=config.mpp, spot_diameter_um=config.spot_diameter_um,
-        )
+        n: read_section(folder / "her2st", n, mpp=config.mpp, spot_diameter_um=config.spot_diameter_um)
         for n in ("T1", "T2", "V1")
-    }  # fmt: skip
+    }
     method = past.bench.FoldModels(replace(config, epochs=8), tmp_path / "folds", folder)
     with past.settings.context(cache_dir=tmp_path / "cache", progress=False):
         found = past.bench.run_loso(

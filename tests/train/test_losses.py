@@ -153,6 +153,8 @@ for name, loss in losses.items():
     value.backward()
     found[name] = [value.detach(), *(x.grad for x in half)]
 torch.save(found, f"{{folder}}/{{rank}}.pt")
+# a process that is gone while the other is still at work makes gloo abort
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from pastpy import _elements, _keys
-from pastpy._aggregate import membership
+from pastpy._aggregate import under_spots
 from pastpy.bench._folds import blind
 from pastpy.bench._spots import to_spots
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FoldModels"]
 
-#: Cells whose expression is predicted together.
-_BATCH = 512
 #: Beside a model: what it was trained with.
 _RECORD = "fold.json"
 
@@ -34,9 +32,10 @@ _RECORD = "fold.json"
 class FoldModels:
     """Method that runs :func:`pastpy.train.fit` on each fold's training sections and sums cell predictions to spots.
 
-    Everything but the sections comes from ``config`` and is the same in all folds; one of the training sections decides
-    when to stop. Of the held-out section the model sees the image: its nuclei are found, the expression of those under
-    spots is predicted, and :func:`pastpy.bench.to_spots` adds them up. Genes that a model does not know are NaN.
+    Everything but the sections comes from ``config`` and is the same in all folds. One of the training sections is kept
+    out of the training, for the scores on the model's card; nothing is chosen by them. Of the held-out section
+    the model sees the image: its nuclei are found, the expression of those under spots is predicted, and
+    :func:`pastpy.bench.to_spots` adds them up. Genes that a model does not know are NaN.
 
     Attributes
     ----------
@@ -65,7 +64,7 @@ class FoldModels:
         return {name: _spots_of_cells(model, sdata, fold) for name, sdata in fold.test.items()}
 
     def fold_config(self, fold: Fold) -> TrainConfig:
-        """The configuration of one fold; which training section decides when to stop follows from the fold's name.
+        """The configuration of one fold; which training section is for the card follows from the fold's name.
 
         Raises
         ------
@@ -75,12 +74,12 @@ class FoldModels:
         names = list(fold.train)
         if len(names) < 2:
             raise ValueError(
-                f"fold {fold.name!r} has one training section, {names[0]!r}; a second must decide when to stop"
+                f"fold {fold.name!r} has one training section, {names[0]!r}; a second is needed for the card's scores"
             )
-        # turns with the fold, so that no section decides everywhere
-        stop = names[sum(map(ord, fold.name)) % len(names)]
-        kept = tuple(n for n in names if n != stop)
-        return replace(self.config, train_sections=kept, validation_sections=(stop,))
+        # turns with the fold, so that no section is left out everywhere
+        scored = names[sum(map(ord, fold.name)) % len(names)]
+        kept = tuple(n for n in names if n != scored)
+        return replace(self.config, train_sections=kept, validation_sections=(scored,))
 
     def model(self, fold: Fold) -> PAST:
         """The fold's model, trained now if it is not in the folder.
@@ -120,8 +119,8 @@ def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
     segment_nuclei(sdata)
     cells = sdata.tables[_keys.CELLS]
     radius = spots.uns[_keys.PAST]["read_st"]["spot_diameter_um"] / 2
-    under = membership(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius).sum(axis=0) > 0
-    cells = sdata.tables[_keys.CELLS] = cells[np.asarray(under).ravel()].copy()
+    under = under_spots(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius)
+    cells = sdata.tables[_keys.CELLS] = cells[under].copy()
     known = [g for g in fold.genes if g in model.gene_index]
     predicted = _predict(model, pooled_tokens(sdata, model, _keys.CELLS, View()), known)
     cells.obsm[_keys.Slots().expression] = pd.DataFrame(predicted, index=cells.obs_names, columns=known)
@@ -133,10 +132,9 @@ def _predict(model: PAST, pooled: np.ndarray, genes: list[str]) -> np.ndarray:
     import torch
 
     out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
-    columns: Any = model.columns_of(genes)
-    seen = np.flatnonzero(np.isfinite(pooled).all(axis=(1, 2)))
+    seen = np.isfinite(pooled).all(axis=(1, 2))
     with torch.inference_mode():
-        for at in np.array_split(seen, max(1, len(seen) // _BATCH)):
-            share = model.predict_expression(model.image_tokens(torch.from_numpy(pooled[at]))).numpy()
-            out[at] = np.log1p(_keys.TARGET_SUM * share[:, columns])
+        tokens = model.image_tokens(torch.from_numpy(pooled[seen]))
+        share = model.predict_expression(tokens, genes=torch.from_numpy(model.columns_of(genes)))
+    out[seen] = np.log1p(_keys.TARGET_SUM * share.numpy())
     return out

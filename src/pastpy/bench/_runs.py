@@ -123,16 +123,10 @@ def read_her2st(folder: Path) -> dict[str, SpatialData]:
     FileNotFoundError
         If a file is missing.
     """
-    from pastpy.io import read_st
+    from pastpy.train.data import read_section
 
-    root, (names, mpp, diameter) = folder / "her2st", HER2ST
-    return {
-        s: read_st(
-            root / "images" / f"{s}.jpg", root / "counts" / f"{s}.tsv.gz", root / "spots" / f"{s}_selection.tsv",
-            mpp=mpp, spot_diameter_um=diameter,
-        )
-        for s in names
-    }  # fmt: skip
+    names, mpp, diameter = HER2ST
+    return {s: read_section(folder / "her2st", s, mpp=mpp, spot_diameter_um=diameter) for s in names}
 
 
 def read_mob(folder: Path) -> dict[str, SpatialData]:

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExpressionModel", "Profiles", "Visible", "leakage_matrix", "load_profiles", "neighbourhood"]
 
-#: Visible states, in the order of the columns, and what they change in the picture.
-STATES = ("nuclear_size", "chromatin", "cytoplasm", "elongation")
-NEIGHBOURHOOD = ("vessel_distance", "immune_density", "nest_depth")
 #: Share of hidden variance that belongs to a gene alone (bursts), before scaling; natural-log units squared.
 _OWN_VARIANCE = 0.35
 #: Limits of the median hidden variance that the asked share may lead to.
@@ -96,7 +93,11 @@ def type_probabilities(look: np.ndarray, niche: np.ndarray, types: list[str]) ->
 
 @dataclass(frozen=True)
 class Visible:
-    """What the image shows of cells: type probabilities (n, types), states (n, 4), neighbourhood (n, 3)."""
+    """What the image shows of cells: type probabilities (n, types), states (n, 4), neighbourhood (n, 3).
+
+    States are nuclear size, chromatin, cytoplasm and elongation; neighbourhood is the distance to a vessel, the density
+    of immune cells and the depth in a nest.
+    """
 
     probability: np.ndarray
     states: np.ndarray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy.metrics._bootstrap import bootstrap_groups
-from pastpy.metrics._expression import aligned
+from pastpy.metrics._expression import aligned, group_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,17 +169,13 @@ def calibrate_intervals(
     >>> float(calibration.half_widths[calibration.row(0.9), 0].round(1))
     1.5
     """
-    import pandas as pd
-
     p, m = aligned(predicted, measured, None)
-    labels = pd.Series(groups).reindex(p.index)
-    if labels.isna().any():
-        raise ValueError(f"{int(labels.isna().sum())} units have no group; give every unit its donor")
-    names, sizes = np.unique(labels.astype(str).to_numpy(), return_counts=True)
+    labels = group_labels(groups, p.index)
+    names, sizes = np.unique(labels, return_counts=True)
     if len(names) < 2:
         raise ValueError(f"intervals need errors on at least two groups, got {names.tolist()}")
     rng = np.random.default_rng(seed)
-    by_group = [np.flatnonzero(labels.astype(str).to_numpy() == g) for g in names]
+    by_group = [np.flatnonzero(labels == g) for g in names]
     rows = np.concatenate([rng.choice(at, int(sizes.min()), replace=False) for at in by_group])
     residual, truth = (m - p).to_numpy()[rows], m.to_numpy()[rows]
     scale = np.ones_like(residual)

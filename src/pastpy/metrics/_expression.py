@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["aligned", "expression", "group_scores"]
+__all__ = ["aligned", "expression", "group_labels", "group_scores"]
 
 #: Scores that every call gives, in the order of the columns.
 SCORES = ("pearson", "spearman", "mse", "auroc")
@@ -118,7 +118,7 @@ def expression(
         rows = column_scores(p.to_numpy().T, m.to_numpy().T)
         return pd.DataFrame(_ordered(rows), index=pd.Index(p.index, name="unit"))
     extras = _Extras.of(p, counts, depth, theta, target_sum, coordinates, raster_um)
-    labels = _labels(groups, p.index)
+    labels = group_labels(groups, p.index)
     per_group = [_scores(p, m, np.flatnonzero(labels == g), extras) for g in np.unique(labels)]
     index = pd.Index(p.columns, name="gene")
     if groups is None:
@@ -142,7 +142,7 @@ def group_scores(
     import pandas as pd
 
     p, m = aligned(predicted, measured, genes)
-    labels = _labels(groups, p.index)
+    labels = group_labels(groups, p.index)
     rows = []
     for group in np.unique(labels):
         at = np.flatnonzero(labels == group)
@@ -279,7 +279,14 @@ def _ordered(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: scores[name] for name in (*first, *rest, "reason")}
 
 
-def _labels(groups: pd.Series | Mapping[Any, str] | None, units: pd.Index) -> np.ndarray:
+def group_labels(groups: pd.Series | Mapping[Any, str] | None, units: pd.Index) -> np.ndarray:
+    """Group of every unit as text, (n,), or 0 throughout where there are no groups.
+
+    Raises
+    ------
+    ValueError
+        If a unit has no group.
+    """
     import pandas as pd
 
     if groups is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._columns import column_scores
-from pastpy.metrics._expression import SCORES, aligned, group_scores
+from pastpy.metrics._expression import SCORES, aligned, group_labels, group_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +65,7 @@ def expression_summary(
 
     p, m = aligned(predicted, measured, None)
     by_gene = group_scores(p, m, groups)
-    by_group = pd.Series(groups).reindex(p.index).astype(str)
+    by_group = group_labels(groups, p.index)
     rows = {}
     for name, genes in (gene_sets or {"all genes": list(p.columns)}).items():
         known = [g for g in genes if g in p.columns]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-__all__ = ["nb_deviance", "nb_log_likelihood", "zinb_log_likelihood"]
+__all__ = ["nb_log_likelihood", "zinb_log_likelihood"]
 
 
 def nb_log_likelihood(counts: torch.Tensor, mu: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
@@ -70,14 +70,3 @@ def zinb_log_likelihood(
     nb = nb_log_likelihood(counts, mu, theta)
     counted = F.logsigmoid(-zero_logit) + nb
     return torch.where(counts > 0, counted, torch.logaddexp(F.logsigmoid(zero_logit), counted))
-
-
-def nb_deviance(counts: torch.Tensor, mu: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-    """Unit deviance, elementwise: twice the log-likelihood lost against a mean equal to the count.
-
-    References
-    ----------
-    McCullagh & Nelder, Generalized Linear Models, 2nd ed. (1989), doi:10.1007/978-1-4899-3242-6.
-    """
-    fit = torch.xlogy(counts, counts / mu) - (counts + theta) * torch.log((counts + theta) / (mu + theta))
-    return 2 * fit

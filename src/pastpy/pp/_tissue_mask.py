@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pastpy.pp._parameters import check_positive
+
 __all__ = ["TissueMaskParameters", "optical_density", "tissue_mask", "unusable_mask", "white_level"]
 
 #: Glass is at least this bright in every channel.
@@ -50,10 +52,7 @@ class TissueMaskParameters:
     most_od: float = 0.07
 
     def __post_init__(self) -> None:
-        for name in ("target_mpp", "min_area_mm2", "min_hole_mm2", "smooth_um", "least_od", "most_od"):
-            value = getattr(self, name)
-            if not np.isfinite(value) or value < 0 or (value == 0 and name == "target_mpp"):
-                raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+        check_positive(self, may_be_zero={"min_area_mm2", "min_hole_mm2", "smooth_um", "least_od", "most_od"})
         if self.least_od > self.most_od:
             raise ValueError(f"least_od ({self.least_od:g}) must not exceed most_od ({self.most_od:g})")
 

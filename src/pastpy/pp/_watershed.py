@@ -6,9 +6,11 @@ blocks with a halo give what the whole slide would.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
+
+from pastpy.pp._parameters import check_positive
 
 __all__ = ["NucleiParameters", "haematoxylin", "watershed_nuclei"]
 
@@ -81,10 +83,7 @@ class NucleiParameters:
 
     def __post_init__(self) -> None:
         may_be_zero = {"threshold_sd", "floor_od", "opening_um", "hole_um2", "log_weight_um", "min_area_um2"}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not np.isfinite(value) or value < 0 or (value == 0 and field.name not in may_be_zero):
-                raise ValueError(f"{field.name} must be a positive finite number, got {value!r}")
+        check_positive(self, may_be_zero=may_be_zero)
         if self.min_area_um2 >= self.max_area_um2:
             raise ValueError(f"min_area_um2 ({self.min_area_um2:g}) must be below max_area_um2 ({self.max_area_um2:g})")
 

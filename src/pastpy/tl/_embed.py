@@ -196,9 +196,8 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
         image, joint = _from_tokens(model, inputs, options, mode)
         return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
     if inputs.image is not None:
-        identity = {"output": "embedding"}
-        sink = _run_image.run_past(inputs.image, model, _ImageEmbedding(model), options, mode, identity=identity)
-        image = sink["embedding"] if "embedding" in sink else image
+        head = _ImageEmbedding(model)
+        image = _run_image.run_past(inputs.image, model, head, options, mode, output="embedding", shape=(dim,))
     return _Embeddings(inputs.table, spatial_um, image, expression, None, facts)
 
 
@@ -252,9 +251,9 @@ def _embed_released(
     if pixels is not None:
         _released.check_mpp(pixels.facts["mpp"], target_mpp, pixels.facts["image_key"])
         step = _released.released_step(model, mode, target_mpp=target_mpp)
-        identity = {"output": "embedding", "mode": mode}
-        sink = _run_image.run_image(pixels, model, step, options, identity=identity)
-        image = sink["embedding"] if "embedding" in sink else image
+        image = _run_image.run_image(
+            pixels, model, step, options, output="embedding", shape=(model.embedding_dim,), identity={"mode": mode}
+        )
         facts |= pixels.facts
     if counts is not None and tokenizer is not None:
         expression, facts["tokens"] = _released.embed_counts(model, counts, table.var_names.tolist(), tokenizer)
@@ -278,13 +277,14 @@ def joint_embedding(image: np.ndarray, expression: np.ndarray) -> np.ndarray:
     >>> joint_embedding(np.array([[1.0, 0.0]]), np.array([[np.nan, np.nan]])).tolist()
     [[1.0, 0.0]]
     """
+    import torch
+
+    from pastpy.models.joint import normalised_sum
+
     joint = np.empty(image.shape, dtype=np.float32)
     for start in range(0, len(image), _ROWS):
         rows = slice(start, start + _ROWS)
-        absent = np.isnan(image[rows]).all(axis=1) & np.isnan(expression[rows]).all(axis=1)
-        total = np.nan_to_num(image[rows]) + np.nan_to_num(expression[rows])
-        joint[rows] = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
-        joint[rows][absent] = np.nan
+        joint[rows] = normalised_sum(torch.from_numpy(image[rows]), torch.from_numpy(expression[rows])).numpy()
     return joint
 
 

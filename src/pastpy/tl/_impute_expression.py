@@ -245,12 +245,12 @@ def _from_image(
     """Shares of rows with pixels, float32 (n, g)."""
     import torch
 
-    n = len(inputs.spatial_um)
     if not model.config.neighbours:
-        sink = _run_image.run_past(inputs, model, head, options, mode, identity=head.identity())
-        return sink["share"] if "share" in sink else np.full((n, len(head.columns)), np.nan, dtype=np.float32)
+        return _run_image.run_past(
+            inputs, model, head, options, mode, output="share", shape=(len(head.columns),), identity=head.identity()
+        )
     tokens = _run_image.image_tokens(inputs, model, options, mode)
-    share = np.full((n, len(head.columns)), np.nan, dtype=np.float32)
+    share = np.full((len(tokens), len(head.columns)), np.nan, dtype=np.float32)
     rows = torch.nonzero(~tokens.isnan().flatten(1).all(dim=1)).ravel()
     with torch.inference_mode():
         for part in rows.split(_ROWS):
@@ -297,7 +297,7 @@ class _Shares(_run_image.PastHead):
         if cells is not None:
             c = cells.counts
             counts = array_fingerprint(c.data, c.indices, c.indptr, cells.columns)
-        return {"output": "share", "genes": array_fingerprint(self.columns), "counts": counts}
+        return {"genes": array_fingerprint(self.columns), "counts": counts}
 
 
 def predictive_spread(

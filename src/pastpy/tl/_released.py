@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy.tl._run_image import NormalisedCrops
 from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
@@ -31,29 +32,6 @@ _COARSER = 1.5
 _ROWS = 64
 
 _TOKENIZER = ("vocabulary", "assay", "means", "species", "modality")
-
-
-@dataclass
-class _Crops:
-    """The image encoder and its projection, as an encoder of crops."""
-
-    model: ReleasedPAST
-
-    @property
-    def crop_px(self) -> int:
-        """Side of a crop."""
-        return self.model.crop_px
-
-    def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed crops, RGB in [0, 1]: float32 (n, 256), L2-normalised."""
-        import torch
-
-        mean, std = (torch.tensor(s, device=pixels.device).view(1, -1, 1, 1) for s in self.model.image_stats)
-        return self.model.embed_image((pixels - mean) / std)
-
-    def to(self, device: torch.device) -> None:
-        """Move the model."""
-        self.model.to(device)
 
 
 def _as_embedding(features: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
@@ -82,7 +60,7 @@ def released_step(model: ReleasedPAST, mode: str, *, target_mpp: float) -> Step:
     from pastpy.engine import CropStep, Region, TokenStep
 
     if mode == "crop":
-        return CropStep(_Crops(model), _as_embedding)
+        return CropStep(NormalisedCrops(model, model.embed_image), _as_embedding)
     from pastpy.models.adapters import PatchTokens, WindowEncoder
 
     warn_user(

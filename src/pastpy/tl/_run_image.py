@@ -8,7 +8,7 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pastpy.models import PAST
     from pastpy.tl._inputs import ImageInput, Model, Options
 
-__all__ = ["PastHead", "image_tokens", "run_image", "run_past"]
+__all__ = ["NormalisedCrops", "PastHead", "image_tokens", "run_image", "run_past"]
 
 
 @dataclass
@@ -60,10 +60,19 @@ class Tokens(PastHead):
 
 
 @dataclass
-class _PooledCrops:
-    """A model of pastpy's whose backbone wants crops of one size, as an encoder of crops."""
+class NormalisedCrops:
+    """A model that encodes crops of one size, as an encoder of crops.
 
-    model: PAST
+    Attributes
+    ----------
+    model
+        Says how large crops are, and how their pixels are normalised.
+    encode
+        Its method from normalised pixels, float32 (n, 3, crop_px, crop_px), to features, (n, …).
+    """
+
+    model: Model
+    encode: Callable[[torch.Tensor], torch.Tensor]
 
     @property
     def crop_px(self) -> int:
@@ -72,11 +81,11 @@ class _PooledCrops:
         return self.model.crop_px
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Tokens pooled around the middle of crops, float32 (n, regions, channels)."""
+        """Encode crops, RGB in [0, 1]."""
         import torch
 
         mean, std = (torch.tensor(s, device=pixels.device).view(1, -1, 1, 1) for s in self.model.image_stats)
-        return self.model.pool_crops((pixels - mean) / std)
+        return self.encode((pixels - mean) / std)
 
     def to(self, device: torch.device) -> None:
         """Move the model."""
@@ -89,9 +98,17 @@ def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Te
 
 
 def run_past(
-    inputs: ImageInput, model: PAST, head: PastHead, options: Options, mode: str, *, identity: Mapping[str, Any]
-) -> MemorySink | ZarrSink:
-    """Run a model's passes over an image input; returns the sink with the head's outputs.
+    inputs: ImageInput,
+    model: PAST,
+    head: PastHead,
+    options: Options,
+    mode: str,
+    *,
+    output: str,
+    shape: tuple[int, ...],
+    identity: Mapping[str, Any] | None = None,
+) -> np.ndarray:
+    """Run a model's passes over an image input; returns an output of the head for all rows.
 
     Further passes go first, and what they pooled waits for the cells of the first pass: that is a few hundred bytes a
     cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger. With
@@ -109,29 +126,30 @@ def run_past(
         The call's.
     mode
         ``"dense"``, or ``"crop"``: a crop a cell.
-    identity
-        What the outputs depend on beside image, outlines and model; with ``resume``, another one is refused.
+    output, shape, identity
+        As in :func:`run_image`; the mode is part of the identity.
     """
     from pastpy.engine import CropStep, TokenStep
 
-    identity = {"mode": mode, **identity}
+    identity = {"mode": mode, **(identity or {})}
     if mode == "crop" and model.crop_px is not None:
-        return run_image(inputs, model, CropStep(_PooledCrops(model), head), options, identity=identity)
+        crops = CropStep(NormalisedCrops(model, model.pool_crops), head)
+        return run_image(inputs, model, crops, options, output=output, shape=shape, identity=identity)
     first, *further = model.passes
     one_each = mode == "crop"
     pooled = []
     for each in further:
         step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, one_each)
         place = None if options.resume is None else beside(Path(options.resume), each.name)
-        sink = run_image(
-            inputs.at(each.target_mpp), model, step, replace(options, resume=place),
-            identity={"mode": mode, "output": "pooled", "pass": each.name},
+        pooled.append(
+            run_image(
+                inputs.at(each.target_mpp), model, step, replace(options, resume=place), output="pooled",
+                shape=(len(each.regions), model.image_encoder.channels), identity={"mode": mode, "pass": each.name},
+            )
         )  # fmt: skip
-        shape = (len(inputs.spatial_um), len(each.regions), model.image_encoder.channels)
-        pooled.append(sink["pooled"] if "pooled" in sink else np.full(shape, np.nan, dtype=np.float32))
     head.further = np.concatenate(pooled, axis=1) if pooled else None
     step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, one_each)
-    return run_image(inputs, model, step, options, identity=identity)
+    return run_image(inputs, model, step, options, output=output, shape=shape, identity=identity)
 
 
 def beside(resume: Path, name: str) -> Path:
@@ -146,9 +164,16 @@ def beside(resume: Path, name: str) -> Path:
 
 
 def run_image(
-    inputs: ImageInput, model: Model, step: Step, options: Options, *, identity: Mapping[str, Any]
-) -> MemorySink | ZarrSink:
-    """Run the engine over an image input; returns the sink with the step's outputs.
+    inputs: ImageInput,
+    model: Model,
+    step: Step,
+    options: Options,
+    *,
+    output: str,
+    shape: tuple[int, ...],
+    identity: Mapping[str, Any],
+) -> np.ndarray:
+    """Run the engine over an image input; returns an output of the step for all rows.
 
     Parameters
     ----------
@@ -160,20 +185,29 @@ def run_image(
         What is done with every field.
     options
         The call's.
+    output
+        Name of the output.
+    shape
+        Its shape without the rows.
     identity
-        What the outputs depend on beside image, outlines and model; with ``resume``, another one is refused.
+        What it depends on beside image, outlines and model; with ``resume``, another one is refused.
+
+    Returns
+    -------
+    float32 (n, …), NaN in rows without pixels.
     """
     from pastpy.engine import MemorySink, ZarrSink, run_step
 
     n = len(inputs.spatial_um)
     sink: MemorySink | ZarrSink = MemorySink(n)
     if options.resume is not None:
-        sink = ZarrSink(options.resume, n, {**identity, **_identity(inputs, model)})
+        sink = ZarrSink(options.resume, n, {"output": output, **identity, **_identity(inputs, model)})
     run_step(
         inputs.reader, inputs.shapes, step, sink, device=options.device, batch_size=options.batch_size,
         client=options.client, progress=options.progress,
     )  # fmt: skip
-    return sink
+    # no field has written anything where no row lies on the image
+    return sink[output] if output in sink else np.full((n, *shape), np.nan, dtype=np.float32)
 
 
 def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -> torch.Tensor:
@@ -185,9 +219,8 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
 
     from pastpy.models import nearest_cells
 
-    sink = run_past(inputs, model, Tokens(model), options, mode, identity={"output": "tokens"})
-    n, shape = len(inputs.spatial_um), (model.feature_mean.shape[0], model.config.dim)
-    found = sink["tokens"] if "tokens" in sink else np.full((n, *shape), np.nan, dtype=np.float32)
+    shape = (model.feature_mean.shape[0], model.config.dim)
+    found = run_past(inputs, model, Tokens(model), options, mode, output="tokens", shape=shape)
     tokens = torch.from_numpy(found).to(model.device)
     if not model.config.neighbours:
         return tokens

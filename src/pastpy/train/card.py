@@ -97,13 +97,10 @@ def one_component_scores(train: list[Section], section: Section, genes: list[str
 
 def mean_deviance(counts: np.ndarray, share: np.ndarray, theta: np.ndarray) -> float:
     """Mean negative-binomial deviance of counts (n, g), given the share (n, g) or (g,) of each gene."""
-    import torch
-
-    from pastpy.models.nb import nb_deviance
+    from pastpy.metrics._columns import nb_deviance
 
     mu = counts.sum(axis=1, keepdims=True) * share + 1e-8
-    parts = (torch.as_tensor(v, dtype=torch.float64) for v in (counts, mu, theta))
-    return float(nb_deviance(*parts).mean())
+    return float(nb_deviance(counts.astype(float), mu.astype(float), theta).mean())
 
 
 def make_card(

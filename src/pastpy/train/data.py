@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pastpy.train.augment import View
     from pastpy.train.config import TrainConfig
 
-__all__ = ["MIN_CELLS", "Section", "load_section", "pooled_tokens", "prepare_section", "read_cells"]
+__all__ = ["MIN_CELLS", "Section", "load_section", "pooled_tokens", "prepare_section", "read_cells", "read_section"]
 
 #: A spot in which fewer nuclei were found says nothing about nuclei.
 MIN_CELLS = 3
@@ -105,17 +105,9 @@ def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, view
     FileNotFoundError
         If a file of the section is missing.
     """
-    from pastpy.io import read_st
     from pastpy.pp import segment_nuclei
 
-    root = folder / "her2st"
-    sdata = read_st(
-        root / "images" / f"{name}.jpg",
-        root / "counts" / f"{name}.tsv.gz",
-        root / "spots" / f"{name}_selection.tsv",
-        mpp=config.mpp,
-        spot_diameter_um=config.spot_diameter_um,
-    )
+    sdata = read_section(folder / "her2st", name, mpp=config.mpp, spot_diameter_um=config.spot_diameter_um)
     segment_nuclei(sdata)
     cells, spots = sdata.tables[_keys.CELLS], sdata.tables[_keys.SPOTS]
     inside = membership(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], config.spot_diameter_um / 2).tocoo()
@@ -130,6 +122,22 @@ def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, view
         genes=spots.var_names.astype(str).tolist(),
         spot_pooled=pooled_tokens(sdata, model, _keys.SPOTS, views[0]),
     )
+
+
+def read_section(root: Path, name: str, *, mpp: float, spot_diameter_um: float) -> SpatialData:
+    """A section of a folder laid out as her2st is: ``images``, ``counts`` and ``spots``, by the section's name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file of the section is missing.
+    """
+    from pastpy.io import read_st
+
+    return read_st(
+        root / "images" / f"{name}.jpg", root / "counts" / f"{name}.tsv.gz", root / "spots" / f"{name}_selection.tsv",
+        mpp=mpp, spot_diameter_um=spot_diameter_um,
+    )  # fmt: skip
 
 
 def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -> np.ndarray:

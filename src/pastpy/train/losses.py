@@ -46,9 +46,7 @@ def info_nce(
     van den Oord et al., arXiv:1807.03748; Radford et al., CLIP, arXiv:2103.00020.
     """
     images, expressions, target = _candidates(image, expression, gather)
-    rows = F.cross_entropy(logit_scale * image @ expressions.T, target)
-    columns = F.cross_entropy(logit_scale * expression @ images.T, target)
-    return (rows + columns) / 2
+    return _both_ways(logit_scale * image @ expressions.T, logit_scale * expression @ images.T, target)
 
 
 def soft_target_clip(
@@ -75,9 +73,7 @@ def soft_target_clip(
     images, expressions, _ = _candidates(image, expression, gather)
     alike = logit_scale * (image @ images.T + expression @ expressions.T) / 2
     target = (alike.detach() if detach else alike).softmax(dim=1)
-    rows = F.cross_entropy(logit_scale * image @ expressions.T, target)
-    columns = F.cross_entropy(logit_scale * expression @ images.T, target)
-    return (rows + columns) / 2
+    return _both_ways(logit_scale * image @ expressions.T, logit_scale * expression @ images.T, target)
 
 
 def siglip(
@@ -105,6 +101,11 @@ def siglip(
     logits = logit_scale * image @ expressions.T + logit_bias
     sign = 2 * F.one_hot(target, logits.shape[1]).to(logits.dtype) - 1
     return -F.logsigmoid(sign * logits).sum() / len(image)
+
+
+def _both_ways(of_images: torch.Tensor, of_expressions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the logits of images among transcriptomes, and of transcriptomes among images."""
+    return (F.cross_entropy(of_images, target) + F.cross_entropy(of_expressions, target)) / 2
 
 
 def _candidates(
