@@ -11,7 +11,6 @@ import json
 import math
 import os
 import signal
-import sys
 import time
 import warnings
 import zlib
@@ -597,8 +596,6 @@ NAMES = [kind.name for kind in kinds(Path())]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged(name, tmp_path, request):
-    if sys.version_info >= (3, 13) and name in ("labels labels.tif", "store"):
-        pytest.xfail("open: some damaged label images and stores get no clear error with the libraries of Python 3.13")
     needs_shared = name in ("cosmx", "xenium")
     shared = request.getfixturevalue("shared_data") if needs_shared else None
     (kind,) = (k for k in kinds(shared) if k.name == name)

@@ -60,6 +60,7 @@ def test_a_report_names_every_slide(toy_sdata):
 
 
 def test_the_report_is_printed_where_somebody_looks(toy_sdata, tiny_model, monkeypatch, capsys):
+    monkeypatch.setattr("pastpy.tl._slides.show_progress", lambda asked: False)
     past.tl.embed([toy_sdata()], tiny_model, modality="image")
     assert capsys.readouterr().out == ""
     monkeypatch.setattr("pastpy.tl._slides.show_progress", lambda asked: asked)

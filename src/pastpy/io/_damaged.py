@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
@@ -21,11 +22,13 @@ DAMAGED = (
     TypeError,
     AttributeError,
     ArithmeticError,
+    AssertionError,
     MemoryError,
     EOFError,
     SyntaxError,
     TokenError,
     struct.error,
+    zlib.error,
 )
 
 

@@ -56,8 +56,20 @@ def _read_store(path: Path) -> SpatialData:
     import spatialdata
 
     try:
-        return spatialdata.read_zarr(path)
+        sdata = spatialdata.read_zarr(path)
+        _read_corners(sdata)
+        return sdata
     except Exception as error:  # spatialdata's, zarr's, anndata's: no list of their errors would be complete
         raise ValueError(
             f"{path.name} is not a SpatialData store that can be read ({error}); is it complete?"
         ) from error
+
+
+def _read_corners(sdata: SpatialData) -> None:
+    """One pixel of every level: arrays are lazy, and chunks that are not what the metadata say would fail much later."""
+    from spatialdata import get_pyramid_levels
+    from xarray import DataArray
+
+    for element in (*sdata.images.values(), *sdata.labels.values()):
+        for level in [element] if isinstance(element, DataArray) else get_pyramid_levels(element):
+            level.isel(y=slice(1), x=slice(1)).compute()
