@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["rows_from_workers"]
 
-#: Consecutive fields of a task: they share chunks of the image, which a worker then decodes once.
+#: Most consecutive fields of a task: they share chunks of the image, which a worker then decodes once.
 _FIELDS = 4
+#: Tasks for each thread, where there are fields enough: with few, some threads would wait for the last ones.
+_TASKS_PER_THREAD = 8
 #: Tasks under way for each thread of the cluster; bounds the rows and outlines that wait.
-_TASKS_PER_THREAD = 2
+_UNDER_WAY = 2
 #: The threads of a worker share one job, whose network moves once.
 _moving = Lock()
 
@@ -50,7 +52,7 @@ def rows_from_workers(
     if not isinstance(client, client_type):
         raise TypeError(f"client must be a dask.distributed.Client, got {type(client).__name__}")
     n_threads = sum(client.nthreads().values()) or 1
-    per_task = max(1, min(_FIELDS, len(fields) // (2 * n_threads)))
+    per_task = max(1, min(_FIELDS, len(fields) // (_TASKS_PER_THREAD * n_threads)))
     tasks = iter([range(i, min(i + per_task, len(fields))) for i in range(0, len(fields), per_task)])
     sent = client.scatter(job, broadcast=True, hash=False)
 
@@ -60,7 +62,7 @@ def rows_from_workers(
         return client.submit(_work, sent, part, outlines, positions.start, pure=False)
 
     under_way = as_completed()
-    for positions in islice(tasks, _TASKS_PER_THREAD * n_threads):
+    for positions in islice(tasks, _UNDER_WAY * n_threads):
         under_way.add(submit(positions))
     chunks = 0
     for future in under_way:

@@ -199,16 +199,21 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
 
 def _identity(inputs: ImageInput, model: Model) -> dict[str, Any]:
     """Hashes of model, image and outlines, and what else decides the outputs."""
+    import shapely
+
     from pastpy._settings import settings
     from pastpy.engine import array_fingerprint, image_fingerprint, model_fingerprint
 
+    outlines = inputs.shapes
     return {
         "model": model_fingerprint(model),
         "configuration": array_fingerprint(np.frombuffer(repr(model.config).encode(), dtype=np.uint8)),
         "image": image_fingerprint(inputs.reader),
         "µm/px": inputs.facts["mpp"],
         "model µm/px": inputs.facts["target_mpp"],
-        "outlines": array_fingerprint(inputs.shapes.centroids, inputs.shapes.extent),
+        "outlines": array_fingerprint(
+            outlines.centroids, outlines.extent, shapely.area(outlines.geometry), shapely.length(outlines.geometry)
+        ),
         "precision": settings.precision,
         "pastpy version": version("pastpy"),
     }
