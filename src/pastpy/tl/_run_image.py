@@ -129,7 +129,9 @@ def run_past(
         )  # fmt: skip
         shape = (len(inputs.spatial_um), len(each.regions), model.image_encoder.channels)
         pooled.append(sink["pooled"] if "pooled" in sink else np.full(shape, np.nan, dtype=np.float32))
-    head.further = np.concatenate(pooled, axis=1) if pooled else None
+    if pooled:
+        # with millions of cells a copy counts
+        head.further = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
     step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, one_each)
     return run_image(inputs, model, step, options, identity=identity)
 
