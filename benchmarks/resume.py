@@ -71,7 +71,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     # smaller fields, so that there is something between the kills
-    past.engine.plan.CORE_UM = 128.0
+    past.engine.plan.CORE_UM, past.engine.plan.CORE_REACHES = 128.0, 0
     model = past.models.load("past-mini")
     sdata, rng = slide(arguments.cells, chunk=512), random.Random(0)
     with tempfile.TemporaryDirectory() as name:

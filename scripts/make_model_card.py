@@ -31,7 +31,7 @@ def main() -> None:
 | trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |
 | validated on | {", ".join(facts["validation"])}: the same tumour; it decided when to stop |
 | licence | {facts["licence"]} |
-| command | `{facts["command"]} --data ../shared/data --out past-mini` |
+| command | `{facts["command"]} --data ../shared/data --out past-mini`, as of the recipe described [below](#the-recipe-has-moved-on) |
 
 ## Scores
 
@@ -60,6 +60,13 @@ not the best possible predictor.
 {rows}
 
 Every gene's r is in `past.models.load("past-mini").card.genes`.
+
+## The recipe has moved on
+
+These weights were trained without a loss on log profiles, with views of the tissue drawn in the order of the sections, and stopped
+at the best epoch on C3. Since then `pastpy pretrain past-mini` compares log profiles too, draws the views by the section's name, so that
+models of folds share what was read, and runs its schedule to the end, so that C3 chooses nothing. What today's command makes has
+not been scored, and is not what ships.
 
 ## Limits
 

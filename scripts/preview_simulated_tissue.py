@@ -3,7 +3,7 @@
     python scripts/preview_simulated_tissue.py                 # picture, and figures of ten donors
     python scripts/preview_simulated_tissue.py --cells 100000  # also time and memory of a slide
 
-The figures go to docs/_static/simulated_tissue.json.
+The figures go to docs/_static/simulated_tissue.json, and from there into the table of docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import pastpy as past
 from pastpy.metrics import detection
 from pastpy.pp._watershed import haematoxylin
 
-STATIC = Path(__file__).resolve().parents[1] / "docs" / "_static"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+STATIC = DOCS / "_static"
+FIRST, LAST = "<!-- figures, written by scripts/preview_simulated_tissue.py -->", "<!-- end of figures -->"
 PANEL, GAP = 640, 12
 
 
@@ -120,8 +122,42 @@ def _mean_in(geometry: Any, layers: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     return out
 
 
+def figures(facts: dict[str, Any]) -> str:
+    """The table of docs/simulator.md, from the facts alone."""
+    share, r = ("{2:.2f} ({1:.2f}–{3:.2f})".format(*facts[f"{name}_quantiles"]) for name in ("image_share", "bayes_r"))
+    f1 = facts["segmentation_f1"]["3 µm"]
+    states = ", ".join(f"{name.replace('_', ' ')} {r:.2f}" for name, r in facts["state_correlations"].items())
+    rows = [
+        ("share of the variance of log expression that the image carries, median gene (quartiles)", share),
+        ("… of the variance of measured log1p expression, median gene", f"{facts['measured_share_median']:.2f}"),
+        ("attainable Pearson r per cell, mean over genes", f"{facts['bayes_r_mean']:.3f}"),
+        ("… median gene (quartiles)", r),
+        ("correlation of what simple features measure with the visible state, tumour nuclei", states),
+        (
+            "nuclei that `pp.segment_nuclei` finds, F1 at 3 µm, mean over donors (least, most)",
+            f"{np.mean(f1):.2f} ({min(f1):.2f}, {max(f1):.2f})",
+        ),
+    ]
+    if "slide" in facts:
+        slide = facts["slide"]
+        what = f"{slide['n_cells']:,} cells, {slide['n_genes']} genes, {slide['shape'][2]} × {slide['shape'][1]} px"
+        took = f"{slide['cpu_s']:.0f} s of CPU, {slide['wall_s']:.0f} s by the clock on the day, "
+        rows.append((f"time to simulate {what}", f"{took}{slide['peak_rss_gb']:.1f} GB at most"))
+    head = f"Defaults, {facts['n_donors']} donors, {facts['n_cells']:,} cells, {facts['n_genes']} genes"
+    lines = [f"{head} (`docs/_static/simulated_tissue.json`, same command):", "", "| | |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def fill_page(facts: dict[str, Any]) -> None:
+    """Replace the figures of docs/simulator.md."""
+    page = DOCS / "simulator.md"
+    before, rest = page.read_text(encoding="utf-8").split(FIRST)
+    after = rest.split(LAST)[1]
+    page.write_text(f"{before}{FIRST}\n\n{figures(facts)}\n\n{LAST}{after}", encoding="utf-8")
+
+
 def main() -> None:
-    """Write the picture and the figures."""
+    """Write the picture, the figures and the table of the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=0, help="also time a slide of so many cells")
     args = parser.parse_args()
@@ -138,6 +174,7 @@ def main() -> None:
     picture().save(STATIC / "simulated_tissue.jpg", quality=88, optimize=True)
     facts.update(measure())
     out.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fill_page(facts)
     print(json.dumps(facts, indent=1, ensure_ascii=False))
 
 

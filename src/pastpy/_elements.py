@@ -41,6 +41,9 @@ __all__ = [
     "unit_geometry",
 ]
 
+#: Pixels per unit of an element, between which any units lie: nanometres on coarse images to metres on fine ones.
+_SCALE = (1e-9, 1e9)
+
 
 def require_spatialdata(data: object) -> SpatialData:
     """Return ``data`` if it is a SpatialData (or a subclass, as WSIData is), else raise ``TypeError``."""
@@ -281,7 +284,8 @@ def level0_affine(
     Raises
     ------
     ValueError
-        If either is not in that coordinate system, or the image's transformation cannot be inverted.
+        If either is not in that coordinate system, a transformation cannot be inverted, or the two lie at a scale that
+        no units explain.
     """
     from spatialdata import get_pyramid_levels
     from spatialdata.transformations import get_transformation
@@ -300,10 +304,18 @@ def level0_affine(
             )
         matrices.append(known[coordinate_system].to_affine_matrix(input_axes=("x", "y"), output_axes=("x", "y")))
     to_common, image_to_common = matrices
-    # Whether a matrix can be inverted does not depend on the unit of the coordinate system: metres are fine.
-    if np.linalg.cond(image_to_common[:2, :2]) > 1e9:
-        raise ValueError(f"the transformation of image {image_key!r} to {coordinate_system!r} cannot be inverted")
-    return np.linalg.inv(image_to_common) @ to_common
+    for what, matrix in ((f"element {name!r}", to_common), (f"image {image_key!r}", image_to_common)):
+        # Whether a matrix can be inverted does not depend on the unit of the coordinate system: metres are fine.
+        if not np.isfinite(matrix).all() or np.linalg.cond(matrix[:2, :2]) > 1e9:
+            raise ValueError(f"the transformation of {what} to {coordinate_system!r} cannot be inverted:\n{matrix}")
+    affine = np.linalg.inv(image_to_common) @ to_common
+    scale = np.linalg.norm(affine[:2, :2], 2)
+    if not (np.isfinite(affine).all() and _SCALE[0] <= scale <= _SCALE[1]):
+        raise ValueError(
+            f"element {name!r} and image {image_key!r} meet in {coordinate_system!r} at a scale that cannot be: one "
+            f"unit of the element is {scale:g} pixels; correct one of their transformations"
+        )
+    return affine
 
 
 def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -34,8 +34,8 @@ NUCLEI_TRUE = "nuclei_true"
 CELLS_TRUE = "cells_true"
 BINS = "bins"
 BIN_SHAPES = "bin_squares"
-#: Its truth in the table of cells. ``layers``: expected counts of a cell; their mean given what the image shows; the mean
-#: of log1p-normalised counts given the same. ``obsm``: visible states, neighbourhood, hidden factors.
+#: Its truth in the table of cells. ``layers``: expected counts of a cell; their mean given what the image shows; the
+#: mean of log1p-normalised counts given the same. ``obsm``: visible states, neighbourhood, hidden factors.
 TRUE_RATE = "true_rate"
 BAYES = "bayes"
 BAYES_LOG1P = "bayes_log1p"
@@ -57,6 +57,10 @@ SPATIAL = "spatial"
 INSTANCE_ID = "cell_id"
 REGION = "region"
 AREA_UM2 = "area_um2"
+
+#: ``var``: the name that a gene had before ``pp.harmonize_genes``, and how it was matched.
+GENE_BEFORE = "past_gene_before"
+GENE_MATCH = "past_gene_match"
 
 #: The coordinate system in which elements meet.
 COORDINATE_SYSTEM = "global"

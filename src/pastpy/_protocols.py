@@ -4,37 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["PROTOCOLS", "protocol"]
+__all__ = ["PROTOCOLS", "Protocol"]
 
-#: Name → where its function is, and what it does.
-PROTOCOLS: Mapping[str, tuple[str, str]] = MappingProxyType(
+
+class Protocol(NamedTuple):
+    """One protocol.
+
+    Attributes
+    ----------
+    where
+        ``module:function`` below ``pastpy.bench``; the function takes the data folder and the JSON file to write, and
+        returns plain values.
+    text
+        What it does.
+    needs_data
+        Whether it reads a data folder.
+    options
+        Names of the options that it takes besides.
+    """
+
+    where: str
+    text: str
+    needs_data: bool = True
+    options: tuple[str, ...] = ()
+
+    def run(self, *args: Any, **options: Any) -> dict[str, Any]:
+        """Call the function."""
+        module, name = self.where.split(":")
+        function: Callable[..., dict[str, Any]] = getattr(import_module(f"pastpy.bench.{module}"), name)
+        return function(*args, **options)
+
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
     {
-        "nuclei": ("pastpy.bench._nuclei:run_nuclei", "detection on NuCLS tiles, leave one tile out"),
-        "loso": ("pastpy.bench._runs:run_sections", "baselines, leave one section out (her2st, or a folder of stores)"),
-        "lodo": ("pastpy.bench._runs:run_donors", "baselines, leave one donor out (a folder of stores and donors.csv)"),
-        "mob": ("pastpy.bench._runs:run_mob", "baselines on spots of the mouse olfactory bulb, leave one section out"),
-        "hest": ("pastpy.bench._runs:run_hest", "frozen encoders by the recipe of the HEST-Benchmark"),
-        "deconvolution": (
-            "pastpy.bench._runs_embedding:run_deconvolution", "cell-type proportions of held-out spots against a reference",
+        "nuclei": Protocol("_nuclei:run_nuclei", "detection on NuCLS tiles, leave one tile out"),
+        "loso": Protocol(
+            "_runs:run_sections",
+            "leave one section out (her2st, or a folder of stores): baselines, and with --config a model trained anew "
+            "for every section",
+            options=("config", "models"),
         ),
-        "retrieval": (
-            "pastpy.bench._runs_embedding:run_retrieval", "find a held-out spot's transcriptome by the one predicted",
+        "lodo": Protocol("_runs:run_donors", "leave one donor out (a folder of stores and donors.csv): baselines"),
+        "mob": Protocol("_runs:run_mob", "leave one section out on spots of the mouse olfactory bulb: baselines"),
+        "hest": Protocol("_runs:run_hest", "frozen encoders by the recipe of the HEST-Benchmark"),
+        "deconvolution": Protocol(
+            "_runs_embedding:run_deconvolution", "cell-type proportions of held-out spots against a reference"
         ),
-        "probe": ("pastpy.bench._runs_embedding:run_probe", "tumour nuclei of NuCLS by a linear probe of frozen features"),
-        "robustness": ("pastpy.bench._runs_embedding:run_robustness", "biology against section among neighbours"),
-        "intervals": ("pastpy.bench._runs_intervals:run_intervals", "coverage of nested conformal intervals on sections"),
-        "intervals-simulated": (
-            "pastpy.bench._runs_intervals:run_intervals_simulated", "the same on held-out simulated donors",
+        "retrieval": Protocol("_runs_embedding:run_retrieval", "a held-out spot's transcriptome by the one predicted"),
+        "probe": Protocol("_runs_embedding:run_probe", "types of NuCLS nuclei by a linear probe of frozen features"),
+        "robustness": Protocol("_runs_embedding:run_robustness", "biology against section among neighbours"),
+        "intervals": Protocol("_runs_intervals:run_intervals", "coverage of nested conformal intervals on sections"),
+        "simulated": Protocol(
+            "_simulated:run_simulated",
+            "cells of held-out simulated donors: share of the attainable, shuffled control, coverage of intervals",
+            needs_data=False,
+            options=("n_donors", "cells_a_donor", "n_genes", "seed"),
         ),
     }
-)  # fmt: skip
-
-
-def protocol(name: str) -> Callable[[str | Path, str | Path | None], dict[str, Any]]:
-    """The function of a protocol: takes the data folder and the JSON file to write, returns plain values."""
-    module, function = PROTOCOLS[name][0].split(":")
-    return getattr(import_module(module), function)
+)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pastpy._protocols import PROTOCOLS
+
 if TYPE_CHECKING:
     from anndata import AnnData
     from spatialdata import SpatialData
@@ -70,10 +72,21 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--data", type=Path, help="folder with the training data")
     pretrain.set_defaults(run=_pretrain)
 
-    bench = commands.add_parser("bench", help="run an evaluation protocol")
-    bench.add_argument("protocol", choices=["nuclei"], help="nuclei: detection on NuCLS tiles, leave one tile out")
-    bench.add_argument("--data", type=Path, required=True, help="folder that holds nucls/train")
-    bench.add_argument("--out", type=Path, help="JSON file for the result")
+    bench = commands.add_parser(
+        "bench",
+        help="run an evaluation protocol",
+        description="protocols:\n" + "\n".join(f"  {name:14} {p.text}" for name, p in PROTOCOLS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.add_argument("protocol", choices=list(PROTOCOLS), metavar="PROTOCOL", help="one of the protocols above")
+    bench.add_argument("--data", type=Path, help="folder with the data")
+    bench.add_argument("--out", type=Path, help="JSON file for the result; a table and a picture go beside it")
+    bench.add_argument("--config", help="loso: configuration of the model to train for every section, e.g. past-mini")
+    bench.add_argument("--models", type=Path, help="loso: folder for these models; those that are there are used again")
+    bench.add_argument("--n-donors", type=int, help="simulated: donors; every fourth is held out")
+    bench.add_argument("--cells-a-donor", type=int, help="simulated: cells of each")
+    bench.add_argument("--n-genes", type=int, help="simulated: genes")
+    bench.add_argument("--seed", type=int, help="simulated: seed of the cohort")
     bench.set_defaults(run=_bench)
 
     models = commands.add_parser("models", help="list the models that come with pastpy, or convert the released PAST")
@@ -256,9 +269,19 @@ def _pretrain(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from pastpy.bench import run_nuclei
+    from pastpy.bench._report import without_nan
 
-    print(json.dumps(run_nuclei(args.data, args.out), indent=2))
+    protocol = PROTOCOLS[args.protocol]
+    if protocol.needs_data and args.data is None:
+        raise ValueError(f"the protocol {args.protocol} needs --data, the folder with the data")
+    known = sorted({name for p in PROTOCOLS.values() for name in p.options})
+    options = {name: getattr(args, name) for name in known if getattr(args, name) is not None}
+    strange = [f"--{name.replace('_', '-')}" for name in options if name not in protocol.options]
+    if strange:
+        raise ValueError(f"the protocol {args.protocol} has no option {', '.join(strange)}")
+    if args.out is not None and not args.out.parent.is_dir():
+        raise FileNotFoundError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} in; create it")
+    print(json.dumps(without_nan(protocol.run(args.data, args.out, **options)), indent=2, ensure_ascii=False))
 
 
 def _models(args: argparse.Namespace) -> None:

@@ -401,7 +401,7 @@ def test_visible_states_can_be_measured_on_the_picture(tissue):
 
 
 def test_resolution_changes_pixels_not_tissue():
-    fine, coarse = (simulate_tissue(n_cells=150, n_genes=20, mpp=mpp) for mpp in (0.25, 0.5))
+    fine, coarse = (simulate_tissue(n_cells=80, n_genes=20, mpp=mpp) for mpp in (0.25, 0.5))
     a, b = (s.images["he"].shape[1] for s in (fine, coarse))
     assert abs(a / 2 - b) <= 16
     for s in (fine, coarse):

@@ -25,7 +25,7 @@ def client():
 
 def test_workers_give_the_same_rows(toy_sdata, tiny_model, client, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 1)
+    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
     sdata = toy_sdata(mpp=0.4)
     past.tl.embed(sdata, tiny_model, modality="image", progress=False)
     past.tl.embed(sdata, tiny_model, modality="image", key_added="spread", client=client, progress=False)
@@ -35,7 +35,7 @@ def test_workers_give_the_same_rows(toy_sdata, tiny_model, client, monkeypatch):
 
 def test_workers_run_every_pass(toy_sdata, two_passes, client, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 1)
+    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
     sdata = toy_sdata(size=384)
     past.tl.embed(sdata, two_passes, modality="image", progress=False)
     past.tl.embed(sdata, two_passes, modality="image", key_added="spread", client=client, progress=False)
@@ -45,7 +45,7 @@ def test_workers_run_every_pass(toy_sdata, two_passes, client, monkeypatch):
 
 def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 1)
+    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
     sdata = toy_sdata()
     options = {"genes": ["ERBB2", "GENE1"], "resume": tmp_path / "run.zarr", "progress": False}
     past.tl.impute_expression(sdata, tiny_model, client=client, **options)

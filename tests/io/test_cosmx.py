@@ -19,6 +19,10 @@ PIXEL_UM = 0.18
 
 @pytest.fixture
 def run(shared_data, tmp_path):
+    return make_run(shared_data, tmp_path)
+
+
+def make_run(shared_data, tmp_path):
     """The real cut run with the positions of its field of view, which it lacks."""
     folder = tmp_path / "run"
     shutil.copytree(shared_data / "xenium_cosmx_mini" / "cosmx", folder, copy_function=shutil.copyfile)

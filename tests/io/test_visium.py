@@ -50,6 +50,10 @@ def write_slide(path, pixels, mpp=MPP):
 
 @pytest.fixture
 def visium(tmp_path):
+    return make_visium(tmp_path)
+
+
+def make_visium(tmp_path):
     """6 rows of 12 spots, rotated by 3°, 1200×1100 px at 0.5 µm/px; a dark square at each spot."""
     folder = tmp_path / "outs"
     (folder / "spatial").mkdir(parents=True)
@@ -199,6 +203,10 @@ def test_visium_bad_scalefactors(visium):
 
 @pytest.fixture
 def visium_hd(tmp_path):
+    return make_visium_hd(tmp_path)
+
+
+def make_visium_hd(tmp_path):
     """Bins of 8 and 16 µm over 400×480 px at 0.5 µm/px, and three segmented cells."""
     folder = tmp_path / "hd"
     pixels = np.full((400, 480, 3), 230, dtype=np.uint8)

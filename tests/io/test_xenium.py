@@ -26,6 +26,10 @@ def cell_number(name):
 
 @pytest.fixture
 def bundle(shared_data, tmp_path):
+    return make_bundle(shared_data, tmp_path)
+
+
+def make_bundle(shared_data, tmp_path):
     """The real cut bundle with the two files it lacks."""
     folder = tmp_path / "outs"
     shutil.copytree(shared_data / "xenium_cosmx_mini" / "xenium", folder, copy_function=shutil.copyfile)

@@ -47,3 +47,92 @@ def test_bad_frames_are_named():
         metrics.expression(a, a.set_axis([0, 0], axis=0))
     with pytest.raises(KeyError, match="not in both frames, e.g. \\['h'\\]"):
         metrics.expression(a, a, genes=["g", "h"])
+
+
+def frames(rng, n=30, genes=4):
+    measured = pd.DataFrame(rng.random((n, genes)), columns=list("abcdefgh")[:genes])
+    return measured + rng.normal(0, 0.3, measured.shape), measured
+
+
+def test_a_row_a_unit_is_the_transposed():
+    predicted, measured = frames(np.random.default_rng(0), n=6, genes=8)
+    found = metrics.expression(predicted, measured, by="unit")
+    turned = metrics.expression(predicted.T, measured.T)
+    np.testing.assert_allclose(found["pearson"], turned["pearson"])
+    np.testing.assert_allclose(found["mse"], turned["mse"])
+    with pytest.raises(ValueError, match="by='unit' scores one unit at a time"):
+        metrics.expression(predicted, measured, by="unit", groups={0: "P"})
+
+
+@given(st.integers(0, 10_000))
+def test_auroc_equals_sklearns(seed):
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(seed)
+    predicted = pd.DataFrame({"g": rng.integers(0, 5, 25).astype(float)})
+    measured = pd.DataFrame({"g": np.r_[0.0, 1.0, np.maximum(rng.normal(size=23), 0)]})
+    found = metrics.expression(predicted, measured).loc["g", "auroc"]
+    assert found == pytest.approx(roc_auc_score(measured["g"] > 0, predicted["g"]))
+
+
+def test_reasons_are_given_and_nothing_is_made_up():
+    a = pd.DataFrame({"m": [1.0, 2, 3, 4], "p": 2.0, "few": [1.0, 2, np.nan, np.nan], "none": np.nan})
+    b = a.assign(m=7.0, p=[1.0, 2, 3, 4], none=[1.0, 2, 3, 4])
+    found = metrics.expression(a, b)
+    assert found["reason"].tolist() == ["constant in measured", "constant in predicted", "fewer than 3 units"] + [
+        "fewer than 3 units"
+    ]
+    assert found[["pearson", "spearman"]].isna().all(axis=None)
+    assert found["n"].tolist() == [4, 4, 2, 0] and np.isnan(found.loc["none", "mse"])
+
+
+def test_deviance_is_that_of_the_negative_binomial():
+    rng = np.random.default_rng(0)
+    theta, depth = 2.5, pd.Series(rng.integers(500, 2000, 200).astype(float))
+    share = rng.gamma(2, 0.01, 200)
+    counts = pd.DataFrame({"g": rng.negative_binomial(theta, theta / (theta + depth * share)).astype(float)})
+    predicted = pd.DataFrame({"g": np.log1p(1e4 * share)})
+    measured = np.log1p(counts.div(depth, axis=0) * 1e4)
+    given_theta = pd.Series({"g": theta})
+    found = metrics.expression(predicted, measured, counts=counts, depth=depth, theta=given_theta).loc["g"]
+    mu, y = (depth * share).to_numpy(), counts["g"].to_numpy()
+
+    def loglik(mean):
+        return stats.nbinom.logpmf(y, theta, theta / (theta + np.maximum(mean, 1e-300)))
+
+    assert found["nb_deviance"] == pytest.approx(2 * (loglik(y) - loglik(mu)).mean(), rel=1e-6)
+    # the truth explains much, the mean share nothing, the truth of other units less than nothing
+    mean = pd.DataFrame({"g": np.full(200, np.log1p(1e4 * y.sum() / depth.sum()))})
+    shuffled = pd.DataFrame({"g": rng.permutation(predicted["g"])})
+    d2 = [
+        metrics.expression(p, measured, counts=counts, depth=depth).loc["g", "nb_d2"]
+        for p in (predicted, mean, shuffled)
+    ]
+    assert d2[0] > 0.25 and d2[1] == pytest.approx(0, abs=1e-9) and d2[2] < 0
+
+
+def test_knowing_the_donor_earns_nothing():
+    rng = np.random.default_rng(1)
+    donor = pd.Series(np.repeat(["P1", "P2", "P3", "P4"], 50))
+    level = donor.map({"P1": 0.0, "P2": 3.0, "P3": 6.0, "P4": 9.0})
+    measured = pd.DataFrame({"g": level + rng.normal(size=200)})
+    predicted = pd.DataFrame({"g": level + rng.normal(size=200)})
+    pooled = metrics.expression(predicted, measured).loc["g", "pearson"]
+    within = metrics.expression(predicted, measured, groups=donor).loc["g"]
+    assert pooled > 0.9 and abs(within["pearson"]) < 0.2
+    assert within["pearson_lower"] < 0 < within["pearson_upper"] and within["n_groups"] == 4
+    with pytest.raises(ValueError, match="199 units have no group"):
+        metrics.expression(predicted, measured, groups={0: "P1"})
+
+
+def test_summary_has_sets_units_and_groups():
+    rng = np.random.default_rng(2)
+    predicted, measured = frames(rng, n=60, genes=6)
+    measured["c"] = 1.0
+    donor = pd.Series(np.repeat(["P1", "P2", "P3"], 20))
+    sets = {"first": ["a", "b"], "with absent": ["a", "c", "zzz"]}
+    found = metrics.expression_summary(predicted, measured, donor, gene_sets=sets)
+    by_gene = metrics.expression(predicted, measured, groups=donor)
+    assert found.loc["first", "pearson"] == pytest.approx(by_gene.loc[["a", "b"], "pearson"].mean())
+    assert found.loc["with absent", ["n_genes", "n_scored"]].tolist() == [3, 1]
+    assert (found["pearson_lower"] < found["pearson"]).all() and (found["pearson"] < found["pearson_upper"]).all()

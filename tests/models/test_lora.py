@@ -1,4 +1,4 @@
-"""Low-rank additions: nothing at first, trained alone, merged without a change."""
+"""Low-rank additions: nothing at first, and trained alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from pastpy.models.lora import LowRank, add_lora, merge_lora
+from pastpy.models.lora import LowRank, add_lora
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(6, 5), nn.Conv2d(6, 5, 1, stride=2)])
@@ -24,7 +24,7 @@ def test_addition_is_the_product_of_its_factors(layer):
     torch.testing.assert_close(expected, plain + inputs @ product.T)
 
 
-def test_only_additions_are_trained_and_merging_keeps_the_output():
+def test_only_additions_are_trained():
     torch.manual_seed(0)
     network = timm.create_model("test_vit").eval()
     n_layers = sum(isinstance(m, nn.Linear) for m in network.modules())
@@ -38,9 +38,6 @@ def test_only_additions_are_trained_and_merging_keeps_the_output():
             nn.init.normal_(parameter, std=0.1)
     changed = network.forward_features(pixels).detach()
     assert (changed - before).abs().max() > 1e-2
-    merge_lora(network)
-    assert not any(isinstance(m, LowRank) for m in network.modules())
-    torch.testing.assert_close(network.forward_features(pixels), changed, atol=1e-4, rtol=1e-4)
 
 
 def test_a_network_without_linear_layers_is_refused():

@@ -159,7 +159,7 @@ def test_elements_are_replaced_only_on_request(toy_sdata):
     ("arguments", "error", "message"),
     [
         ({"image_key": "ihc"}, KeyError, "no image named 'ihc'"),
-        ({"method": "stardist"}, ValueError, "'watershed' or a callable"),
+        ({"method": "otsu"}, ValueError, "'watershed', 'instanseg', 'stardist', 'cellpose'.*or a callable"),
         ({"mpp": 8.3}, ValueError, "too coarse"),
         ({"mpp": -1}, ValueError, "positive number"),
         ({"block_px": 10}, ValueError, "block_px"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,3 +141,16 @@ def test_other_arguments_are_checked(toy_sdata, tiny_model):
         past.tl.impute_expression(toy_sdata(), tiny_model, target_sum=0)
     with pytest.raises(ValueError, match="use one of them"):
         past.tl.impute_expression(toy_sdata(), tiny_model, table_added="x", copy=True)
+
+
+def test_a_model_of_inflated_zeros_gives_no_spread(toy_sdata, tiny_model):
+    from pastpy.models import PAST
+
+    model = PAST(dataclasses.replace(tiny_model.config, zero_inflation=True), tiny_model.card).eval()
+    with pytest.raises(ValueError, match="uncertainty=True knows no inflated zeros"):
+        impute(toy_sdata(), model, genes=GENES, uncertainty=True)
+
+
+def test_what_a_model_does_not_fit_is_warned_of(toy_sdata, tiny_model):
+    with pytest.warns(UserWarning, match="model 'tiny': the image has 1 µm/px, and the model reads 0.5"):
+        impute(toy_sdata(mpp=1.0), tiny_model, genes=GENES, modality="image")

@@ -49,7 +49,7 @@ class Interrupted(Exception):
 
 def test_an_interrupted_fine_pass_takes_up_the_coarse_one(toy_sdata, two_passes, tmp_path, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 64.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 1)
+    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
     sdata, store = toy_sdata(size=384), tmp_path / "run.zarr"
     whole = embedded(sdata, two_passes)
     write, written = ZarrSink.write, []

@@ -83,7 +83,7 @@ def test_a_slide_file_cannot_hold_results(tiny_model, tmp_path):
 
 def test_a_call_that_was_stopped_goes_on(toy_sdata, tiny_model, tmp_path, monkeypatch):
     monkeypatch.setattr("pastpy.engine.plan.CORE_UM", 48.0)
-    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 1)
+    monkeypatch.setattr("pastpy.engine.plan.CORE_REACHES", 0)
     alone, stopped = toy_sdata(), toy_sdata()
     past.tl.embed(alone, tiny_model, progress=False)
     written = []

@@ -100,6 +100,26 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
     assert past.models.load(tmp_path / "two").config.rank == 3
 
 
+def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):
+    root = folder / "her2st"
+    sections = {
+        n: past.io.read_st(
+            root / "images" / f"{n}.jpg", root / "counts" / f"{n}.tsv.gz", root / "spots" / f"{n}_selection.tsv",
+            mpp=config.mpp, spot_diameter_um=config.spot_diameter_um,
+        )
+        for n in ("T1", "T2", "V1")
+    }  # fmt: skip
+    method = past.bench.FoldModels(replace(config, epochs=8), tmp_path / "folds", folder)
+    with past.settings.context(cache_dir=tmp_path / "cache", progress=False):
+        found = past.bench.run_loso(
+            sections, {"toy": method}, donors=dict.fromkeys(sections, "P"), within_patient=True, n_genes=12,
+            folds=[(["T1", "V1"], ["T2"])],
+        )  # fmt: skip
+    assert found.table().loc["toy", "mean"] > 0.3
+    used = json.loads((tmp_path / "folds" / "fold0" / "fold.json").read_text())
+    assert sorted(used["train_sections"] + used["validation_sections"]) == ["T1", "V1"]
+
+
 def test_missing_files_are_named(folder, config, tmp_path):
     with (
         past.settings.context(cache_dir=tmp_path),

@@ -28,8 +28,8 @@ def deconvolution_agreement(predicted: pd.DataFrame, reference: pd.DataFrame) ->
     Returns
     -------
     A row a type: ``pearson``, ``spearman``, ``rmse``, ``mean_predicted``, ``mean_reference``, ``n``; and the row
-    ``"all types"``: means of these, and ``jensen_shannon``, the divergence of the two mixtures in bits (0–1), averaged over
-    spots.
+    ``"all types"``: means of these, and ``jensen_shannon``, the divergence of the two mixtures in bits (0–1), averaged
+    over spots.
 
     Raises
     ------
@@ -108,8 +108,8 @@ def retrieval_recall(
 
     Returns
     -------
-    A row a ``k``: ``recall``, ``chance`` (exact, k over the rows searched), ``p_value`` (share of random pairings that do
-    at least as well, counting the observed one), ``median_rank`` of the match (1 is best), ``n``. Ties rank halfway.
+    A row a ``k``: ``recall``, ``chance`` (exact, k over the rows searched), ``p_value`` (share of random pairings that
+    do at least as well, counting the observed one), ``median_rank`` of the match (1 is best), ``n``. Ties rank halfway.
 
     Raises
     ------

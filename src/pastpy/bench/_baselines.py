@@ -86,6 +86,19 @@ def ridge(*, alpha: float, n_components: int | None = 256, fit_intercept: bool =
         Whether the targets are centred.
     solver
         Of :class:`sklearn.linear_model.Ridge`.
+
+    Returns
+    -------
+    Function of features (n, d), targets (n, genes) and groups (n,) that returns a function from features to
+    predictions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> predict = ridge(alpha=1.0)(x, x[:, :1], np.zeros(50))
+    >>> predict(x).shape
+    (50, 1)
     """
     return partial(_fit_ridge, alpha=alpha, n_components=n_components, fit_intercept=fit_intercept, solver=solver)
 
@@ -94,12 +107,40 @@ def tuned_ridge(*, alphas: Sequence[float] = ALPHAS, n_components: int = 256) ->
     """Ridge whose penalty is chosen inside the training data, leaving one training group out at a time.
 
     The penalty with the highest Pearson r, averaged over genes and groups, is taken; with one group, the largest.
+
+    Parameters
+    ----------
+    alphas
+        Penalties to choose from.
+    n_components
+        Principal components to keep, at most as many as there are.
+
+    Returns
+    -------
+    Function like that of :func:`pastpy.bench.ridge`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(60, 3))
+    >>> predict = tuned_ridge()(x, x[:, :1], np.repeat(["a", "b", "c"], 20))
+    >>> bool(np.corrcoef(predict(x)[:, 0], x[:, 0])[0, 1] > 0.99)
+    True
     """
     return partial(_fit_tuned, alphas=tuple(alphas), n_components=n_components)
 
 
 def gene_mean(fold: Fold) -> dict[str, DataFrame]:
-    """The mean of the training units for every held-out unit: constant, so it has an error but no correlation."""
+    """Mean of the training units for every held-out unit: constant, so it has an error but no correlation.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> sample = past.datasets.breast_st()
+    >>> fold = past.bench.Fold("s", {"s": sample}, {"t": sample}, ["ERBB2"], {"s": "P1"})
+    >>> past.bench.gene_mean(fold)["t"]["ERBB2"].nunique()
+    1
+    """
     import pandas as pd
 
     mean = np.nanmean(np.concatenate([t.to_numpy() for t in fold.targets().values()]), axis=0)
@@ -123,7 +164,8 @@ def baselines(
     Parameters
     ----------
     windows_um
-        Windows of the frozen features, µm; see :func:`pastpy.bench.window_features`.
+        Windows of the frozen features, µm, smallest first; see :func:`pastpy.bench.window_features`. All methods take
+        the first; two more ridges take all, if there are several.
     target_mpp
         µm/px at which they are taken.
     n_domains
@@ -140,7 +182,8 @@ def baselines(
     ``"gene mean"``; ``"domain mean"``: mean of the training units in the same cluster of frozen features;
     ``"colour ridge"``: optical density and edges; ``"backbone ridge"``: ImageNet features; ``"one component"``: their
     first principal component alone; ``"MLP"``: a network of one hidden layer on 64 components; ``"shuffled"``: the
-    backbone ridge with its held-out units permuted, which must score 0.
+    backbone ridge with its held-out units permuted, which must score 0. With several windows also ``"backbone ridge,
+    all windows"`` and ``"one component, all windows"``.
 
     Examples
     --------
@@ -148,20 +191,33 @@ def baselines(
     >>> list(past.bench.baselines())[:2]
     ['gene mean', 'domain mean']
     """
-    colour, frozen = (
-        partial(window_features, windows_um=windows_um, target_mpp=target_mpp, backbone=b, **(elements or {}))
-        for b in ("colour", "imagenet")
-    )
-    tuned = tuned_ridge(alphas=alphas)
-    return {
+    common = {"target_mpp": target_mpp, **(elements or {})}
+    windows = list(windows_um)
+    colour = partial(window_features, windows_um=windows[:1], backbone="colour", **common)
+    every = partial(window_features, windows_um=windows, backbone="imagenet", **common)
+    frozen = partial(_first_window, every, len(windows))
+    tuned, one = tuned_ridge(alphas=alphas), ridge(alpha=1.0, n_components=1)
+    methods: dict[str, FitPredict] = {
         "gene mean": gene_mean,
         "domain mean": FeatureMethod(frozen, partial(_fit_domains, n_domains=n_domains, seed=seed)),
         "colour ridge": FeatureMethod(colour, tuned),
         "backbone ridge": FeatureMethod(frozen, tuned),
-        "one component": FeatureMethod(frozen, ridge(alpha=1.0, n_components=1)),
+        "one component": FeatureMethod(frozen, one),
         "MLP": FeatureMethod(frozen, partial(_fit_mlp, seed=seed)),
         "shuffled": partial(_shuffled, FeatureMethod(frozen, tuned), seed),
     }
+    if len(windows) > 1:
+        methods |= {
+            "backbone ridge, all windows": FeatureMethod(every, tuned),
+            "one component, all windows": FeatureMethod(every, one),
+        }
+    return methods
+
+
+def _first_window(extract: Extract, n_windows: int, sdata: SpatialData) -> np.ndarray:
+    # one run of the encoder serves all windows
+    found = extract(sdata)
+    return found[:, : found.shape[1] // n_windows]
 
 
 def _pipeline(n_features: int, n_rows: int, n_components: int | None) -> Pipeline:
@@ -204,7 +260,8 @@ def _fit_tuned(
         reduce = _pipeline(x.shape[1], int(inner.sum()), n_components)
         z, z_out = reduce.fit_transform(x[inner]), reduce.transform(x[outer])
         for i, alpha in enumerate(alphas):
-            r = column_scores(Ridge(alpha).fit(z, y[inner]).predict(z_out), y[outer])["pearson"]
+            predicted = Ridge(alpha).fit(z, y[inner]).predict(z_out).reshape(len(z_out), -1)
+            r = column_scores(predicted, y[outer])["pearson"]
             score[i] += np.nanmean(r) if np.isfinite(r).any() else 0.0
     best = alphas[int(np.argmax(score))] if len(labels) > 1 else max(alphas)
     return _fit_ridge(x, y, group, alpha=best, n_components=n_components, fit_intercept=True, solver="auto")
@@ -228,8 +285,8 @@ def _fit_mlp(x: np.ndarray, y: np.ndarray, group: np.ndarray, *, seed: int) -> C
     z = reduce.fit_transform(x)
     scale, centre = z.std(axis=0) + 1e-9, y.mean(axis=0)
     network = MLPRegressor(
-        (64,), alpha=1.0, learning_rate_init=1e-3, early_stopping=True, validation_fraction=0.2, n_iter_no_change=10,
-        max_iter=300, random_state=seed,
+        hidden_layer_sizes=(64,), alpha=1.0, learning_rate_init=1e-3, early_stopping=True, validation_fraction=0.2,
+        n_iter_no_change=10, max_iter=300, random_state=seed,
     ).fit(z / scale, y - centre)  # fmt: skip
     return lambda rows: network.predict(reduce.transform(rows) / scale).reshape(len(rows), -1) + centre
 

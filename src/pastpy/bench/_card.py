@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["predictable_genes", "predictable_genes_markdown"]
 
+#: Held-out donors (sections) that a gene must be scored in to be trusted: an interval over two means little.
+MIN_GROUPS = 3
+
 
 def predictable_genes(
     result: LosoResult,
@@ -47,10 +50,11 @@ def predictable_genes(
 
     Returns
     -------
-    A row a gene, best lower end first: ``pearson``, ``lower``, ``upper`` over held-out groups, ``n_groups``; ``ceiling``
-    that counting noise sets and ``share_of_ceiling``; ``trust``: "yes" if the lower end reaches ``min_r``, "no" if the
-    mean does not, else "unsure" (also with a single group); with ``intervals``: ``coverage`` and ``width_ratio`` (width
-    over that of the interval without a prediction). ``attrs["statement"]`` says what the figures hold for.
+    A row a gene, best lower end first: ``pearson``, ``lower``, ``upper`` over held-out groups, ``n_groups``;
+    ``ceiling`` that counting noise sets and ``share_of_ceiling``; ``trust``: "yes" if the lower end reaches ``min_r``,
+    "no" if the mean does not, else "unsure" (also with fewer than three groups); with ``intervals``: ``coverage`` and
+    ``width_ratio`` (width over that of the interval without a prediction). ``attrs["statement"]`` says what the figures
+    hold for.
 
     Raises
     ------
@@ -79,7 +83,8 @@ def predictable_genes(
     )
     card["ceiling"] = ceiling.reindex(card.index)
     card["share_of_ceiling"] = card["pearson"] / card["ceiling"].where(card["ceiling"] > 0)
-    card["trust"] = np.select([card["lower"] >= min_r, ~(card["pearson"] >= min_r)], ["yes", "no"], "unsure")
+    sure = (card["lower"] >= min_r) & (card["n_groups"] >= MIN_GROUPS)
+    card["trust"] = np.select([sure, ~(card["pearson"] >= min_r)], ["yes", "no"], "unsure")
     if intervals is not None:
         by_gene = intervals.genes.assign(ratio=intervals.genes["mean_width"] / intervals.genes["reference_width"])
         by_gene = by_gene.groupby("gene")[["coverage", "ratio"]].mean().reindex(card.index)

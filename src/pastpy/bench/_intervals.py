@@ -1,9 +1,10 @@
-"""``past.bench.nested_intervals``: do intervals hold what was measured on tissue that took no part in making them?"""
+"""``past.bench.nested_intervals``: how often intervals hold what was measured on tissue that had no part in them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,10 +17,11 @@ from pastpy.metrics._conformal import calibrate_intervals, conformal_intervals, 
 from pastpy.metrics._gene_sets import log_normalised
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from pandas import DataFrame
     from spatialdata import SpatialData
 
-__all__ = ["IntervalResult", "nested_intervals"]
+__all__ = ["IntervalResult", "coverage_histogram", "nested_intervals"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class IntervalResult:
         Section → mean coverage over genes.
     facts
         Plain values: level, overall coverage with its interval over donors (sections, within a patient), abstention.
+
+    Examples
+    --------
+    >>> found = nested_intervals(sections, method, donors=donors)  # doctest: +SKIP
+    >>> found.genes.groupby("gene")["coverage"].mean()  # doctest: +SKIP
     """
 
     genes: DataFrame
@@ -115,9 +122,7 @@ def nested_intervals(
                 {s: donor_of[s] for s in fit}, table_key, layer,
             )  # fmt: skip
 
-        errors = _inner_predictions(
-            train, unit_of, inner_folds, seed, lambda f, h: fold_of(f"{name} inner", f, h), method
-        )
+        errors = _inner_predictions(train, unit_of, inner_folds, seed, partial(fold_of, f"{name} inner"), method)
         inner = {s: _named(frame, s) for s, frame in errors.items()}
         truth = pd.concat([_named(log_normalised(tables[s], chosen, layer=layer), s) for s in inner])
         predicted = pd.concat(list(inner.values()))
@@ -142,6 +147,15 @@ def nested_intervals(
             )
     table = pd.concat(rows, ignore_index=True)
     return _result(table, level, max_ratio, within_patient)
+
+
+def coverage_histogram(found: IntervalResult, ax: Axes) -> None:
+    """Draw how the coverage of genes in held-out sections is spread about the nominal level."""
+    level = found.facts["level"]
+    ax.hist(found.genes["coverage"].dropna().to_numpy(), bins=np.linspace(0.5, 1, 41).tolist(), color="#0072B2")
+    ax.axvline(level, color="black")
+    ax.set_xlabel(f"coverage of a gene in a held-out section (nominal {level:.0%})")
+    ax.set_ylabel("genes × sections")
 
 
 def _inner_predictions(

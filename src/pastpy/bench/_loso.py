@@ -13,12 +13,13 @@ from pastpy import _elements, _keys
 from pastpy.bench._folds import FitPredict, Fold, blind, make_folds, refuse_shared_units
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._ceiling import noise_ceiling
+from pastpy.metrics._columns import CONSTANT_MEASURED
 from pastpy.metrics._expression import expression
 from pastpy.metrics._gene_sets import log_normalised, spatially_variable, variable_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
     from spatialdata import SpatialData
 
 __all__ = ["LosoResult", "run_loso"]
@@ -45,6 +46,12 @@ class LosoResult:
         Section → frame of log1p counts per 10,000.
     facts
         How the folds were made: plain values.
+
+    Examples
+    --------
+    >>> result = run_loso(sections, methods, donors=donors)  # doctest: +SKIP
+    >>> result.table()  # doctest: +SKIP
+    >>> result.write("loso.json")  # doctest: +SKIP
     """
 
     scores: DataFrame
@@ -62,25 +69,28 @@ class LosoResult:
         value
             Score to average.
         n_best
-            Genes with the highest score in a section, as the field reports it: chosen on what is scored, so flattering.
+            Genes with the best score in a section, as the field reports it: chosen on what is scored, so flattering.
         confidence, seed
             Of the interval, which resamples donors (sections, within a patient).
 
         Returns
         -------
         Columns: the sections, ``mean``, ``lower``, ``upper``, ``best_<n>``, ``spatial`` (spatially variable genes) and
-        ``n_scored``, the genes with a score, averaged over sections. NaN where a method's prediction is constant.
+        ``n_scored``, the genes with a score, averaged over sections. A gene that a method leaves out or predicts as
+        constant has a correlation of 0 here, so that silence on hard genes raises no mean; NaN where all are.
         """
         import pandas as pd
 
         group = "section" if self.facts["within_patient"] else "donor"
         rows = {}
-        for method, scores in self.scores.groupby("method", sort=False):
+        for method, scored in self.scores.groupby("method", sort=False):
+            n_scored = scored.groupby("section", sort=False)[value].count()
+            scores = _silence_scored(scored, value)
             by_section = scores.groupby("section", sort=False)[value]
             mean = by_section.mean()
             per_group = scores.groupby([group, "section"], sort=False)[value].mean().groupby(level=0, sort=False).mean()
             centre, lower, upper = bootstrap_groups(per_group.to_numpy()[:, None], confidence=confidence, seed=seed)
-            best = by_section.apply(lambda v: v.nlargest(n_best).mean())
+            best = by_section.apply(lambda v: _best(v, n_best, value).mean())
             in_space = [
                 s.loc[s["gene"].isin(self.spatial_genes[str(f)]), value].mean()
                 for (f, _), s in scores.groupby(["fold", "section"], sort=False)
@@ -88,7 +98,7 @@ class LosoResult:
             rows[str(method)] = {
                 **mean.to_dict(), "mean": float(centre[0]), "lower": float(lower[0]), "upper": float(upper[0]),
                 f"best_{n_best}": float(best.mean()), "spatial": float(np.mean(in_space)),
-                "n_scored": float(by_section.count().mean()),
+                "n_scored": float(n_scored.mean()),
             }  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -259,6 +269,13 @@ def choose_genes(
     min_detected: float,
     layer: str | None,
 ) -> list[str]:
+    """Genes to score in a fold: the given ones, or the most variable of its training sections.
+
+    Raises
+    ------
+    ValueError
+        If a given gene is not in every section, or the sections share none.
+    """
     # a gene that the held-out table does not list was not measured there: only names of it are used
     everywhere = set.intersection(*(set(tables[s].var_names) for s in (*train, *test)))
     if genes is not None:
@@ -320,6 +337,18 @@ def _score(predicted: DataFrame, measured: DataFrame, table: AnnData, fold: Fold
     )
     depth = pd.Series(np.asarray(counts.sum(axis=1), dtype=float).ravel(), index=table.obs_names)
     return expression(predicted, measured, counts=raw, depth=depth, target_sum=fold.target_sum, coordinates=where)
+
+
+def _best(scores: Series, n: int, value: str) -> Series:
+    return scores.nsmallest(n) if value in ("mse", "nb_deviance") else scores.nlargest(n)
+
+
+def _silence_scored(scores: DataFrame, value: str) -> DataFrame:
+    """Scores with a correlation of 0 where only the method is to blame that there is none."""
+    if value not in ("pearson", "spearman") or not scores[value].notna().any():
+        return scores
+    silent = scores["reason"].notna() & ~scores["reason"].isin(["", CONSTANT_MEASURED])
+    return scores.assign(**{value: scores[value].mask(silent, 0.0)})
 
 
 def _statement(within_patient: bool) -> str:

@@ -69,7 +69,7 @@ def linear_probe(
         test = groups == name
         here, count = np.unique(labels[~test], return_counts=True)
         if len(here) < 2:
-            raise ValueError(f"without group {name!r} only the label {here[0]!r} is left; use larger groups")
+            raise ValueError(f"without group {str(name)!r} only the label {str(here[0])!r} is left; use larger groups")
         model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000, random_state=seed))
         model.fit(features[~test], labels[~test])
         chance[np.ix_(test, np.searchsorted(kinds, here))] = model.predict_proba(features[test])
@@ -89,7 +89,7 @@ def robustness_index(
     n_permutations: int = 200,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Are a unit's neighbours of its kind from elsewhere, or of another kind from its own donor or centre?
+    """Tell whether a unit's neighbours are of its kind from elsewhere, or of another kind from its own donor or centre.
 
     Among the k nearest neighbours (cosine) of all units, those of the same biology and another centre are counted
     against those of another biology and the same centre; the index is the share of the former.

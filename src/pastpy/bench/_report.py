@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["bars", "markdown", "write_report"]
+__all__ = ["bars", "markdown", "without_nan", "write_report"]
 
 
 def write_report(
@@ -43,7 +43,7 @@ def write_report(
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(path.parent)!r} to write {path.name!r} in; create it")
-    path.write_text(json.dumps(_no_nan(summary), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(without_nan(summary), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     csv, png = path.with_suffix(".csv"), path.with_suffix(".png")
     table.to_csv(csv, index=False, float_format="%.5g")
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -82,7 +82,7 @@ def markdown(table: DataFrame, *, digits: int = 2) -> str:
     |---|---|
     | ridge | 0.50 |
     """
-    head = [str(table.index.name or ""), *map(str, table.columns)]
+    head = ["" if table.index.name is None else str(table.index.name), *map(str, table.columns)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for name, row in zip(table.index, table.itertuples(index=False), strict=True):
         lines.append(f"| {' | '.join([str(name), *(_cell(v, digits) for v in row)])} |")
@@ -95,11 +95,12 @@ def _cell(value: Any, digits: int) -> str:
     return str(value)
 
 
-def _no_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain values for JSON: numbers of Python, and null where there is none."""
     if isinstance(value, Mapping):
-        return {str(k): _no_nan(v) for k, v in value.items()}
+        return {str(k): without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_no_nan(v) for v in value]
+        return [without_nan(v) for v in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastpy.bench._baselines import ALPHAS, FeatureMethod, baselines, ridge, tuned_ridge
-from pastpy.bench._features import window_features
+from pastpy.bench._baselines import baselines
+from pastpy.bench._fold_models import FoldModels
 from pastpy.bench._hest import hest
 from pastpy.bench._loso import LosoResult, run_loso
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
-
-    from pastpy.bench._folds import FitPredict
 
 __all__ = ["read_her2st", "read_mob", "read_stores", "run_donors", "run_hest", "run_mob", "run_sections"]
 
@@ -27,7 +24,9 @@ SCALES_UM = (100.0, 200.0, 400.0)
 DONORS_CSV = "donors.csv"
 
 
-def run_sections(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
+def run_sections(
+    data: str | Path, out: str | Path | None = None, *, config: str | None = None, models: str | Path | None = None
+) -> dict[str, Any]:
     """Leave one section out: her2st where the folder has it, else every ``*.zarr`` store in the folder.
 
     Parameters
@@ -36,17 +35,32 @@ def run_sections(data: str | Path, out: str | Path | None = None) -> dict[str, A
         Folder with ``her2st``, or with SpatialData stores and ``donors.csv`` (columns ``section``, ``donor``).
     out
         JSON file to write; a CSV and a PNG go beside it.
+    config
+        Configuration of a model that is trained anew for every fold and scored from its cells, beside the baselines;
+        see :class:`pastpy.bench.FoldModels`. Only on her2st.
+    models
+        Folder for these models.
 
     Raises
     ------
     FileNotFoundError
         If there are no sections, or stores without ``donors.csv``.
+    ValueError
+        If only one of ``config`` and ``models`` is given, or the folder has no ``her2st`` to train on.
     """
+    methods = baselines(windows_um=SCALES_UM)
+    if (config is None) != (models is None):
+        raise ValueError("config and models go together: what to train, and the folder for the models of the folds")
+    if config is not None and models is not None:
+        from pastpy.train import TrainConfig
+
+        if not (Path(data) / "her2st").is_dir():
+            raise ValueError(f"a model can only be trained on her2st, which {str(data)!r} does not hold")
+        trained = TrainConfig.from_json(config)
+        methods[str(trained.model.get("name", "model"))] = FoldModels(trained, models, data)
     sections, donors = _sections(Path(data))
     within = len(set(donors.values())) < len(sections)
-    result = run_loso(
-        sections, _with_scales(), donors=donors, within_patient=within, maps=True, title="leave one section out"
-    )
+    result = run_loso(sections, methods, donors=donors, within_patient=within, maps=True, title="leave one section out")
     return _finish(result, out)
 
 
@@ -63,10 +77,11 @@ def run_donors(data: str | Path, out: str | Path | None = None) -> dict[str, Any
     sections, donors = _sections(Path(data))
     if len(set(donors.values())) < 2:
         raise ValueError(
-            f"all {len(sections)} sections are of donor {next(iter(donors.values()))!r}; leaving one donor out needs two "
-            "or more. Use the protocol loso, whose result is labelled as within a patient"
+            f"all {len(sections)} sections are of donor {next(iter(donors.values()))!r}; leaving one donor out needs "
+            "two or more. Use the protocol loso, whose result is labelled as within a patient"
         )
-    result = run_loso(sections, _with_scales(), donors=donors, hold_out="donor", maps=True, title="leave one donor out")
+    methods = baselines(windows_um=SCALES_UM)
+    result = run_loso(sections, methods, donors=donors, hold_out="donor", maps=True, title="leave one donor out")
     return _finish(result, out)
 
 
@@ -80,12 +95,10 @@ def run_mob(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
     """
     sections = read_mob(Path(data))
     # a window of 100 µm is 12 px wide: features are taken on the image enlarged twice
-    common: dict[str, Any] = {"target_mpp": MOB[1] / 2}
-    methods = baselines(windows_um=(200.0,), **common)
-    scales = FeatureMethod(partial(window_features, windows_um=(200.0, 400.0, 800.0), **common), tuned_ridge())
+    methods = baselines(windows_um=(200.0, 400.0, 800.0), target_mpp=MOB[1] / 2)
     result = run_loso(
-        sections, {**methods, "backbone ridge, three scales": scales}, donors=dict.fromkeys(sections, "mouse 1"),
-        within_patient=True, maps=True, title="mouse olfactory bulb, leave one section out",
+        sections, methods, donors=dict.fromkeys(sections, "mouse 1"), within_patient=True, maps=True,
+        title="mouse olfactory bulb, leave one section out",
     )  # fmt: skip
     return _finish(result, out)
 
@@ -160,8 +173,8 @@ def read_stores(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:
     file = folder / DONORS_CSV
     if not file.is_file():
         raise FileNotFoundError(
-            f"{str(file)!r} is missing: a table with the columns section (stem of the store) and donor, without which a "
-            "donor could stand on both sides"
+            f"{str(file)!r} is missing: a table with the columns section (stem of the store) and donor, without which "
+            "a donor could stand on both sides"
         )
     table = pd.read_csv(file, dtype=str)
     if not {"section", "donor"} <= set(table.columns):
@@ -178,16 +191,6 @@ def _sections(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:
         return read_stores(folder)
     sections = read_her2st(folder)
     return sections, dict.fromkeys(sections, "C")
-
-
-def _with_scales() -> dict[str, FitPredict]:
-    """The baselines at one scale, and ridges on three scales: tuned, and of one component."""
-    scales = partial(window_features, windows_um=SCALES_UM)
-    return {
-        **baselines(windows_um=SCALES_UM[:1]),
-        "backbone ridge, three scales": FeatureMethod(scales, tuned_ridge(alphas=ALPHAS)),
-        "one component, three scales": FeatureMethod(scales, ridge(alpha=1.0, n_components=1)),
-    }
 
 
 def _finish(result: LosoResult, out: str | Path | None) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_deconvolution(data: str | Path, out: str | Path | None = None) -> dict[s
         "methods": {m: mean.loc[m].round(4).to_dict("index") for m in mean.index.unique(0)},
     }
     best = table[table["method"] != "training mean"].groupby("cell_type", sort=False)["pearson"].mean()
-    return _finish(result, table, best, "Pearson r", out)
+    return _finish(result, table, best, "Pearson r over spots", out)
 
 
 def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
@@ -81,9 +81,10 @@ def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, 
     import pandas as pd
 
     sections = read_her2st(Path(data))
+    scales = partial(window_features, windows_um=SCALES_UM)
     methods = {
-        name: FeatureMethod(partial(window_features, windows_um=SCALES_UM, backbone=backbone), tuned_ridge())
-        for name, backbone in (("colour ridge, three scales", "colour"), ("backbone ridge, three scales", "imagenet"))
+        "colour ridge, three scales": FeatureMethod(partial(scales, backbone="colour"), tuned_ridge()),
+        "backbone ridge, three scales": FeatureMethod(partial(scales, backbone="imagenet"), tuned_ridge()),
     }
     result = run_loso(sections, methods, donors=dict.fromkeys(sections, "C"), within_patient=True)
     rows = []
@@ -93,20 +94,22 @@ def run_retrieval(data: str | Path, out: str | Path | None = None) -> dict[str, 
             retrieval_recall(_standardised(frames[s]), _standardised(result.measured[s]), seed=i)
             for i, s in enumerate(frames)
         ]
-        found = pd.concat(by_section).groupby(level=0).mean()
+        over = {"recall": "mean", "chance": "mean", "p_value": "max", "median_rank": "mean", "n": "sum"}
+        found = pd.concat(by_section).groupby(level=0).agg(over)
         rows.append(found.reset_index().assign(method=method))
     table = pd.concat(rows, ignore_index=True)
     summary = {
         "title": "recall@k of a held-out spot's transcriptome by its predicted expression, within its section",
+        "p_value": "the largest of the sections'",
         "statement": result.facts["statement"],
         "methods": {m: t.drop(columns="method").to_dict("records") for m, t in table.groupby("method", sort=False)},
     }
-    last = table[table["method"] == "backbone ridge, three scales"].set_index("k")["recall"]
-    return _finish(summary, table, last.rename(index=lambda k: f"recall@{k}"), "recall", out)
+    last = table[table["method"] == "backbone ridge, three scales"].set_index("k").rename(index=lambda k: f"recall@{k}")
+    return _finish(summary, table, last["recall"], "recall, backbone ridge", out, chance=last["chance"])
 
 
 def run_probe(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
-    """Tumour against other nuclei of the NuCLS tiles: linear probe of frozen features, leave one tile out.
+    """Tell two types of nuclei of the NuCLS tiles apart: linear probe of frozen features, leave one tile out.
 
     Raises
     ------
@@ -134,11 +137,11 @@ def run_probe(data: str | Path, out: str | Path | None = None) -> dict[str, Any]
     table = pd.concat(rows, ignore_index=True)
     pooled = table[table["group"] == "pooled"].set_index("method")
     result = {
-        "title": "tumour nuclei of NuCLS by a linear probe, leave one tile out",
+        "title": "two types of NuCLS nuclei by a linear probe, leave one tile out",
         "statement": "tiles are apart; whether two of them are of one patient is not known",
         "methods": pooled.drop(columns="group").round(4).to_dict("index"),
     }
-    return _finish(result, table, pooled["balanced_accuracy"], "balanced accuracy", out)
+    return _finish(result, table, pooled["balanced_accuracy"], "balanced accuracy", out, chance=1 / len(_KINDS))
 
 
 def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
@@ -160,7 +163,8 @@ def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str,
     )
     rows = {}
     for backbone in _BACKBONES:
-        x = np.concatenate([window_features(s, backbone=backbone) for s in sections.values()]).astype(float)
+        found = [window_features(s, windows_um=SCALES_UM, backbone=backbone) for s in sections.values()]
+        x = np.concatenate(found).astype(float)
         rows[backbone] = robustness_index((x - x.mean(axis=0)) / x.std(axis=0), kind, names, k=20)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()
     result = {
@@ -168,7 +172,8 @@ def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str,
         "statement": "one patient: sections stand for centres",
         "methods": rows,
     }
-    return _finish(result, table, table.set_index("method")["index"], "robustness index", out)
+    by_method = table.set_index("method")
+    return _finish(result, table, by_method["index"], "robustness index", out, chance=by_method["null_mean"])
 
 
 def _deconvolution(folder: Path) -> dict[str, pd.DataFrame]:
@@ -208,12 +213,26 @@ def _tile(image: Path, labels: Path) -> tuple[Any, np.ndarray, np.ndarray]:
 
 
 def _finish(
-    summary: dict[str, Any], table: pd.DataFrame, values: pd.Series, label: str, out: str | Path | None
+    summary: dict[str, Any],
+    table: pd.DataFrame,
+    values: pd.Series,
+    label: str,
+    out: str | Path | None,
+    *,
+    chance: pd.Series | float | None = None,
 ) -> dict[str, Any]:
     def draw(ax: Axes) -> None:
-        ax.barh([str(i) for i in values.index], values.to_numpy(dtype=float), color="#0072B2")
+        y = np.arange(len(values))
+        ax.barh(y, values.to_numpy(dtype=float), color="#0072B2", height=0.6)
+        if chance is not None:
+            marks = np.broadcast_to(np.asarray(chance, dtype=float), y.shape)
+            ax.plot(marks, y, "|", color="black", markersize=24, markeredgewidth=2, label="chance")
+            ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+        ax.set_yticks(y, [str(i) for i in values.index])
         ax.invert_yaxis()
         ax.set_xlabel(label)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
 
     if out is not None:
         write_report(out, summary, table, draw)

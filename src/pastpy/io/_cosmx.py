@@ -10,6 +10,7 @@ import numpy as np
 from pastpy import _keys
 from pastpy.io._bundle import bundle_folder, opened_by
 from pastpy.io._cosmx_files import CELL, CENTRE, find_files, pixel_size, read_cells, read_counts, read_polygons
+from pastpy.io._damaged import read_file
 from pastpy.io._he import add_he, open_he
 from pastpy.io._resolution import check_plausible
 
@@ -89,10 +90,10 @@ def read_cosmx(
     if (he_image is None) != (he_alignment is None):
         raise ValueError("pass he_image= and he_alignment= together: CosMx has no image to find the other by")
     with opened_by(f"CosMx folder {folder.name}"):
-        stated = pixel_size(files["fov_positions"])
-        cells = read_cells(files["metadata"])
-        counts = read_counts(files["counts"])
-        polygons = read_polygons(files["polygons"]) if "polygons" in files else None
+        stated = read_file(pixel_size, files["fov_positions"], "file")
+        cells = read_file(read_cells, files["metadata"], "file")
+        counts = read_file(read_counts, files["counts"], "file")
+        polygons = read_file(read_polygons, files["polygons"], "file") if "polygons" in files else None
     if pixel_um is None and stated is None:
         raise ValueError(
             f"{files['fov_positions'].name} does not give positions in both pixels and millimetres; pass pixel_um= "

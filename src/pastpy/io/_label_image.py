@@ -11,9 +11,9 @@ from pastpy import _keys
 from pastpy._cell_elements import finest, planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
 from pastpy.io._cells import add_cells, check_names
+from pastpy.io._damaged import DAMAGED
 from pastpy.io._label_polygons import label_polygons
 from pastpy.io._resolution import check_plausible
-from pastpy.io._slide import DAMAGED
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pastpy._elements import past_attrs, set_mpp
 from pastpy._keys import MPP
 from pastpy.io._resolution import check_plausible
-from pastpy.io._slide import DAMAGED
 from pastpy.io._wsi import is_store, read_wsi
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def _read_store(path: Path) -> SpatialData:
 
     try:
         return spatialdata.read_zarr(path)
-    except DAMAGED as error:
+    except Exception as error:  # spatialdata's, zarr's, anndata's: no list of their errors would be complete
         raise ValueError(
             f"{path.name} is not a SpatialData store that can be read ({error}); is it complete?"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy.io._damaged import DAMAGED
+
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["DAMAGED", "LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
+__all__ = ["LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
 
 #: Side of a block in px, about: large enough to be worth a task, small enough that a field reads little in vain.
 BLOCK = 1024
-
-#: What the decoders below raise for bytes that are not what the header promises.
-DAMAGED = (OSError, ValueError, RuntimeError, IndexError, KeyError, TypeError, EOFError, SyntaxError, struct.error)
 
 
 @dataclass(frozen=True)

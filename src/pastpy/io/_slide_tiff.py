@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy.io._damaged import DAMAGED
 from pastpy.io._resolution import UM
-from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb, one_plane
+from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries

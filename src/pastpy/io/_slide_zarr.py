@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pastpy.io._damaged import DAMAGED
 from pastpy.io._resolution import UM
-from pastpy.io._slide import DAMAGED, LazyLevel, Slide, as_rgb, one_plane
+from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
 
 __all__ = ["multiscales_of", "open_zarr", "zarr_attributes"]
+
+#: Bytes of a Blosc buffer's header; the last four are the length of the whole.
+_BLOSC_HEADER = 16
 
 
 def zarr_attributes(path: Path) -> dict[str, Any]:
@@ -82,7 +87,25 @@ class ZarrLevel(LazyLevel):
 
     def read(self, source: Any, window: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a window."""
+        _refuse_cut_chunks(self.path / self.level, source, window)
         return np.asarray(source[window])
+
+
+def _refuse_cut_chunks(folder: Path, array: Any, window: tuple[slice, ...]) -> None:
+    """Refuse chunks shorter than their own header says: Blosc decodes what is left of them without complaint."""
+    codec = (array.compressors or (None,))[0]
+    if codec is None or "blosc" not in f"{type(codec).__name__} {getattr(codec, 'codec_id', '')}".lower():
+        return
+    spans = [range(w.start // n, -(-w.stop // n)) for w, n in zip(window, array.chunks, strict=True)]
+    for place in product(*spans):
+        chunk = folder / array.metadata.encode_chunk_key(place)
+        if not chunk.is_file():
+            continue  # never written: the fill value
+        with chunk.open("rb") as file:
+            header = file.read(_BLOSC_HEADER)
+        promised = int.from_bytes(header[12:16], "little") if len(header) == _BLOSC_HEADER else _BLOSC_HEADER
+        if chunk.stat().st_size < promised:
+            raise ValueError(f"chunk {chunk.name} has {chunk.stat().st_size} of {promised} bytes")
 
 
 def _axes(image: Mapping[str, Any]) -> list[dict[str, Any]]:

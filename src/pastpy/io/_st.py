@@ -9,6 +9,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._elements import check_mpp, set_mpp
+from pastpy.io._damaged import read_file
 from pastpy.io._st_files import existing, read_counts, read_image, read_spots
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ def read_st(
     """
     mpp, spot_diameter_um = check_mpp(mpp), _check_diameter(spot_diameter_um)
     files = [existing(image, "image"), existing(counts, "counts table"), existing(spots, "spot table")]
-    positions = read_spots(files[2])
-    matrix, spot_ids, genes = read_counts(files[1])
+    positions = read_file(read_spots, files[2], "spot table")
+    matrix, spot_ids, genes = read_file(read_counts, files[1], "counts table")
     rows = spot_ids.get_indexer(positions.index)
     positions, rows = positions[rows >= 0], rows[rows >= 0]
     if not len(rows):

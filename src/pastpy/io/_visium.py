@@ -89,12 +89,14 @@ def read_visium(
         sdata = visium(folder, dataset_id=prefix, counts_file=counts, **kw)
     into_global(sdata, prefix)
     table = sdata.tables["table"]
-    pixels = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
-    if not np.isfinite(pixels).all():
+    with opened_by(f"Visium output {folder.name}: its tissue positions"):
+        pixels = np.asarray(table.obsm[_keys.SPATIAL], dtype=float)
+        array = table.obs[["array_col", "array_row"]].to_numpy(dtype=float)
+    if not (np.isfinite(pixels).all() and np.isfinite(array).all()):
         raise ValueError(f"Visium output {folder.name}: spots of the counts are missing from the tissue positions")
     mpp_data = check_plausible(
         pitch_mpp(
-            table.obs[["array_col", "array_row"]].to_numpy(),
+            array,
             pixels,
             diameter_px=factors["spot_diameter_fullres"],
             name=f"Visium output {folder.name}",

@@ -12,6 +12,7 @@ from pastpy._elements import set_mpp
 from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
 from pastpy.io._he import add_he, open_he
 from pastpy.io._resolution import check_plausible
+from pastpy.io._slide_tiff import check_complete
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -98,6 +99,9 @@ def read_xenium(
     pixel_um = _pixel_size(folder)
     wanted = [name for option, names in _FILES.items() if options.get(option, True) for name in names]
     require_files(folder, "Xenium bundle", ["cells.zarr.zip", *wanted])
+    for name in (n for n in ("morphology_focus", "morphology_mip") if options.get(n, True)):
+        for image in [*folder.glob(f"{name}.ome.tif"), *folder.glob(f"{name}/*.ome.tif")]:
+            check_complete(image)
     files = _find_he(folder, he_image, he_alignment)
     he = None if files is None else open_he(*files, pixel_um=pixel_um, mpp=mpp)
     with opened_by(f"Xenium bundle {folder.name}"), warnings.catch_warnings():

@@ -33,8 +33,10 @@ def noise_ceiling(
     The molecules of every unit are dealt at random to two halves (binomial thinning, which makes independent Poisson
     counts of Poisson counts); each half is normalised by its own depth; their correlation over units, raised to the
     full depth by the Spearman–Brown formula 2r / (1 + r), is the reliability of the measurement, and its square root
-    the correlation of the measurement with what it measures. Spread beyond Poisson counts as signal, so the ceiling is
-    an upper bound.
+    the correlation of the measurement with what it measures. Spread beyond Poisson counts as signal.
+
+    The formula is exact for sums, not for their logarithm. On simulated counts the ceiling is right to 0.04 for genes
+    with ten counts a unit and more, to 0.08 with a few, and can be 0.1 too high with fewer than one.
 
     Parameters
     ----------
@@ -67,8 +69,8 @@ def noise_ceiling(
 
     References
     ----------
-    Spearman, Brit J Psychol 3:271 (1910); Brown, ibid. 296: the formula, doi:10.1111/j.2044-8295.1910.tb00206.x. Neufeld
-    et al., Biostatistics 25:270 (2023), doi:10.1093/biostatistics/kxac047: thinning of counts.
+    Spearman, Brit J Psychol 3:271 (1910); Brown, ibid. 296: the formula, doi:10.1111/j.2044-8295.1910.tb00206.x.
+    Neufeld et al., Biostatistics 25:270 (2023), doi:10.1093/biostatistics/kxac047: thinning of counts.
 
     Examples
     --------

@@ -79,8 +79,8 @@ def expression(
     - ``mse``; ``n``, the number of units scored; ``auroc``, how well ``predicted`` tells units with ``measured`` > 0
       from the others, NaN if there is only one kind; ``reason``, why there is no correlation ("constant in measured",
       "constant in predicted", "fewer than 3 units"), else empty.
-    - with ``counts``: ``nb_deviance``, mean over units, and ``nb_d2``, the share of the deviance of the gene's mean that
-      is explained.
+    - with ``counts``: ``nb_deviance``, mean over units, and ``nb_d2``, the share of the deviance of the gene's mean
+      that is explained.
     - with ``coordinates``: ``ssim`` of the rasterised maps, ``morans_i_predicted``, ``morans_i_measured``.
     - with ``groups``: of each score the mean over groups that have one, ``<score>_lower`` and ``<score>_upper`` (NaN
       with one group), and ``n_groups``, the groups with a correlation.

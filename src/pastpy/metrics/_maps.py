@@ -101,19 +101,18 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # zero beyond the border, so that the share of tissue in a window falls there as it does at a hole
     share = uniform_filter(mask.astype(float), window, mode="constant")
     n = np.maximum(share * np.prod(window), 1.0)
+    known = np.where(share > 0.5 / np.prod(window), share, np.nan)
 
     def mean(m: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return uniform_filter(np.where(mask, m, 0.0), [0, *window], mode="constant") / share
+        return uniform_filter(np.where(mask, m, 0.0), [0, *window], mode="constant") / known
 
     unbiased = n / np.maximum(n - 1, 1e-9)
     mean_a, mean_b = mean(a), mean(b)
     var_a, var_b = (unbiased * (mean(m * m) - mu**2) for m, mu in ((a, mean_a), (b, mean_b)))
     covariance = unbiased * (mean(a * b) - mean_a * mean_b)
     c1, c2 = 0.01**2, 0.03**2
-    with np.errstate(invalid="ignore"):
-        local = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-        local /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    local = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    local /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
     return local, mask & (share >= 0.5 - 1e-9) & (n > 1.5)
 
 

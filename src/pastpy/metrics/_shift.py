@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["FeatureReference", "Shift", "feature_distance", "feature_reference", "feature_shift"]
 
 #: Levels at which the distances of left-out training units are kept.
-LEVELS = np.round(np.r_[np.arange(0.0, 0.9, 0.05), np.arange(0.9, 1.0, 0.01), 0.995, 0.999], 4)
+LEVELS: np.ndarray = np.r_[np.arange(0.0, 0.9, 0.05), np.arange(0.9, 1.0, 0.01), 0.995, 0.999].round(4)
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class FeatureReference:
         Names of the groups.
     n
         Units it was made from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reference = feature_reference(np.random.default_rng(0).normal(size=(40, 2)), np.repeat(["a", "b"], 20))
+    >>> FeatureReference.from_dict(reference.to_dict()).n
+    40
     """
 
     mean: np.ndarray
@@ -99,6 +106,11 @@ class Shift:
         Median over units of the percentile (0–100) of their distance among left-out training units.
     n
         Units with features.
+
+    Examples
+    --------
+    >>> Shift(share_beyond=0.4, limit=0.2, percentile=93.0, n=100).far
+    True
     """
 
     share_beyond: float
@@ -195,7 +207,7 @@ def feature_distance(features: np.ndarray, reference: FeatureReference) -> np.nd
 
 
 def feature_shift(features: np.ndarray, reference: FeatureReference, *, margin: float = 0.1) -> Shift:
-    """Judge a set of units: do more of them lie far out than in tissue of the training's kind?
+    """Judge whether more units lie far out than in tissue of the training's kind.
 
     Parameters
     ----------

@@ -246,7 +246,7 @@ class PASTConfig:
         """
         if size not in _SIZES:
             raise ValueError(f"size={size!r} is unknown; use one of {list(_SIZES)}")
-        return cls(name=name, **{**_SIZES[size], **changes})
+        return cls.from_dict({"name": name, **_SIZES[size], **changes})
 
     def to_json(self, path: Path) -> None:
         """Write the configuration to a JSON file."""
@@ -257,7 +257,7 @@ class PASTConfig:
         """Read a configuration; unknown or missing entries raise ``ValueError`` naming the file."""
         try:
             raw = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON: {error}") from error
         known = {f.name for f in fields(cls)}
         if not isinstance(raw, dict) or "name" not in raw or set(raw) - known:
@@ -265,7 +265,10 @@ class PASTConfig:
                 f"{path} is not a pastpy model configuration: expected the entries {sorted(known)}, "
                 f"got {sorted(raw) if isinstance(raw, dict) else type(raw).__name__}"
             )
-        return cls.from_dict(raw)
+        try:
+            return cls.from_dict(raw)
+        except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"{path} is not a pastpy model configuration: {error}") from error
 
     @classmethod
     def from_dict(cls, entries: dict[str, Any]) -> PASTConfig:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pastpy.models.config import PASTConfig
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch import nn
 
@@ -58,8 +59,6 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> PAST:
         If the weights do not fit the configuration, a file is not the one that the card was written for, or the
         backbone is not the one that the model was trained with; the message names what.
     """
-    import pandas as pd
-
     from pastpy.models.encoders import backbone_sha256
     from pastpy.models.past import PAST, ModelCard
 
@@ -69,10 +68,17 @@ def load_model(folder: Path, *, backbone: nn.Module | None = None) -> PAST:
             f"model folder {str(folder)!r} lacks {', '.join(missing)}; a pastpy model has {CONFIG}, {WEIGHTS}, {GENES} "
             f"and {CARD}: save it again with model.save(folder)"
         )
-    card = ModelCard(pd.read_parquet(folder / GENES), json.loads((folder / CARD).read_text()))
-    model = PAST(PASTConfig.from_json(folder / CONFIG), card, backbone=backbone)
+    facts = _read_facts(folder / CARD)
+    hashes = facts.get(FILE_HASHES, {})
+    _check_hash(folder, GENES, hashes)
+    card = ModelCard(_read_genes(folder / GENES), facts)
+    config = PASTConfig.from_json(folder / CONFIG)
+    try:
+        model = PAST(config, card, backbone=backbone)
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"the model that {folder / CONFIG} describes cannot be made: {error}") from error
     weights = _read_weights(folder, model)
-    _check_hashes(folder, card.facts.get(FILE_HASHES, {}))
+    _check_hash(folder, WEIGHTS, hashes)
     if not model.config.store_backbone and backbone_sha256(model.image_encoder) != card.facts.get(BACKBONE_HASH):
         raise ValueError(
             f"backbone {model.config.backbone!r} has other weights than the one that {str(folder)!r} was trained with; "
@@ -111,14 +117,36 @@ def _read_weights(folder: Path, model: PAST) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _check_hashes(folder: Path, hashes: dict[str, str]) -> None:
-    for name, expected in hashes.items():
-        found = file_sha256(folder / name)
-        if found != expected:
-            raise ValueError(
-                f"{folder / name} is not the file that {CARD} was written for: its SHA-256 is {found[:12]}…, the card "
-                f"says {expected[:12]}…; copy the model again, or save it anew with model.save(folder)"
-            )
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); copy the model again") from error
+    hashes = facts.get(FILE_HASHES, {}) if isinstance(facts, dict) else None
+    if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
+        raise ValueError(f"{path} is not the card of a pastpy model; copy the model again")
+    return facts
+
+
+def _read_genes(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        genes = pd.read_parquet(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as Parquet ({error}); copy the model again") from error
+    if "gene" not in genes:
+        raise ValueError(f"{path} has no column 'gene'; it has {genes.columns.tolist()}")
+    return genes
+
+
+def _check_hash(folder: Path, name: str, hashes: dict[str, str]) -> None:
+    found, expected = file_sha256(folder / name), hashes.get(name)
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{folder / name} is not the file that {CARD} was written for: its SHA-256 is {found[:12]}…, the card "
+            f"says {expected[:12]}…; copy the model again, or save it anew with model.save(folder)"
+        )
 
 
 def model_sha256(folder: Path) -> str:

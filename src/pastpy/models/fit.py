@@ -12,7 +12,7 @@ __all__ = ["misfits"]
 
 #: An image this much coarser than the model's µm/px lacks detail that the model was trained on.
 COARSER = 1.5
-#: A smaller share of known genes is worth a word.
+#: A smaller share of the genes that could be known is worth a word.
 KNOWN_SHARE = 0.5
 
 
@@ -63,11 +63,13 @@ def misfits(
 
 def _gene_misfits(model: PAST, genes: list[str]) -> list[str]:
     unknown = [g for g in genes if g not in model.gene_index]
-    if not genes or len(unknown) <= (1 - KNOWN_SHARE) * len(genes):
+    # of a whole transcriptome most genes are in no small vocabulary, and need not be
+    expected = min(len(genes), len(model.gene_names))
+    if len(genes) - len(unknown) >= KNOWN_SHARE * expected:
         return []
     hint = ""
     if sum(g.upper().startswith("ENS") for g in unknown) > len(unknown) / 2:
-        hint = "; they look like Ensembl ids, and the model knows gene symbols"
+        hint = "; they look like Ensembl ids, and the model knows gene symbols: pastpy.pp.harmonize_genes translates them"
     elif sum(g.upper() in model.gene_index for g in unknown) > len(unknown) / 2:
         hint = "; they look like mouse symbols, and the model knows human ones"
     return [

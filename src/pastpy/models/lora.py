@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["LowRank", "add_lora", "merge_lora"]
+__all__ = ["LowRank", "add_lora"]
 
 
 class LowRank(nn.Module):
@@ -52,14 +52,6 @@ class LowRank(nn.Module):
         """Output of the layer and its addition."""
         return self.base(x) + self.lora_b(self.lora_a(x))
 
-    def merged(self) -> nn.Linear | nn.Conv2d:
-        """The layer with its addition in its own weights."""
-        a, b = (layer.weight.detach() for layer in (self.lora_a, self.lora_b))
-        added = b.flatten(1) @ a.flatten(1)
-        with torch.no_grad():
-            self.base.weight += added.view_as(self.base.weight)
-        return self.base
-
 
 def add_lora(network: nn.Module, rank: int) -> int:
     """Freeze a network and give its linear layers and 1 × 1 convolutions trained low-rank additions, in place.
@@ -86,14 +78,6 @@ def add_lora(network: nn.Module, rank: int) -> int:
     for parent, name, child in found:
         setattr(parent, name, LowRank(child, rank))
     return len(found)
-
-
-def merge_lora(network: nn.Module) -> None:
-    """Put every low-rank addition into the weights of its layer, in place; outputs stay as they are."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, LowRank):
-                setattr(parent, name, child.merged())
 
 
 def _is_pointwise(layer: nn.Linear | nn.Conv2d) -> bool:

@@ -20,10 +20,7 @@ from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
 from pastpy.models.passes import image_passes
-from pastpy.models.tokens import join_tokens as join_tokens
-from pastpy.models.tokens import known_depth as known_depth
-from pastpy.models.tokens import pad_rows as pad_rows
-from pastpy.models.tokens import split_absent, unknown_as_nan
+from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -257,6 +254,20 @@ class PAST(nn.Module):
             logits = logits.masked_fill(~self.trained_genes, float("-inf"))
         return logits.log_softmax(dim=1)
 
+    def zero_logits(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Log odds of zeros that are not counts, (n, genes); ``None`` for a model without zero inflation."""
+        if not self.config.zero_inflation:
+            return None
+        return self.decoder.zero_logits(self.fuse(tokens, padding), padding)
+
+    def expected_share(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+        """Share of every gene in the expected counts, (n, genes), inflated zeros included; each row sums to one."""
+        share, zero = self.log_profile(tokens, padding).exp(), self.zero_logits(tokens, padding)
+        if zero is None:
+            return share
+        share = share * torch.sigmoid(-zero)
+        return share / share.sum(dim=1, keepdim=True)
+
     def embed_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed crops centred on a cell.
 
@@ -306,7 +317,9 @@ class PAST(nn.Module):
             out[rows.to(self.device), : tokens.shape[1]] = tokens.to(out.dtype)
         return out
 
-    def embed_expression(self, counts: Any, genes: Sequence[str]) -> torch.Tensor:
+    def embed_expression(
+        self, counts: Any, genes: Sequence[str], *, technology: str | Sequence[str] | None = None
+    ) -> torch.Tensor:
         """Embed measured counts.
 
         Parameters
@@ -315,6 +328,8 @@ class PAST(nn.Module):
             (n, g) array or sparse matrix of counts.
         genes
             Names of the g columns; unknown ones are ignored.
+        technology
+            Technology or batch of all cells, or of each; one that the model was not trained with counts as untold.
 
         Returns
         -------
@@ -322,14 +337,22 @@ class PAST(nn.Module):
         """
         from scipy.sparse import csr_matrix
 
-        return self.embed_counts(csr_matrix(counts), self.columns_of(genes))
+        counts = csr_matrix(counts)
+        told = None
+        if technology is not None:
+            names = [technology] * counts.shape[0] if isinstance(technology, str) else technology
+            told = self.cell_encoder.technology_index(names)
+        return self.embed_counts(counts, self.columns_of(genes), told)
 
-    def embed_counts(self, counts: csr_matrix, columns: np.ndarray) -> torch.Tensor:
-        """As :meth:`embed_expression`, for sparse counts whose genes were looked up with :meth:`columns_of`."""
+    def embed_counts(
+        self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As :meth:`embed_expression`, for sparse counts and genes, technologies that were looked up."""
         out = torch.full((counts.shape[0], self.config.embedding_dim), float("nan"), device=self.device)
         known = torch.from_numpy(known_depth(counts, columns) > 0)
         for rows in known.nonzero().ravel().split(DECODE_ROWS):
-            tokens = self.encode_counts(counts[rows.numpy()], columns)
+            told = None if technology is None else technology[rows]
+            tokens = self.encode_counts(counts[rows.numpy()], columns, told)
             out[rows.to(out.device)] = F.normalize(self.project_expression(tokens), dim=1)
         return out
 
@@ -373,7 +396,7 @@ class PAST(nn.Module):
         unknown = ~self.trained_genes[chosen]
         parts = []
         for rows in torch.arange(len(tokens)).split(DECODE_ROWS):
-            share = self.log_profile(tokens[rows], None if padding is None else padding[rows])[:, chosen].exp()
+            share = self.expected_share(tokens[rows], None if padding is None else padding[rows])[:, chosen]
             parts.append(share.masked_fill(unknown | nowhere[rows, None], float("nan")))
         return torch.cat(parts)
 

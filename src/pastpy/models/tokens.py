@@ -27,10 +27,9 @@ def join_tokens(
     tokens, padding = split_absent(torch.cat([image_tokens, expression_tokens], dim=1))
     if has_expression is None:
         return tokens, padding
-    if padding is None:
-        padding = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    padding[:, image_tokens.shape[1] :] |= ~has_expression[:, None]
-    return tokens, padding
+    hidden = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    hidden[:, image_tokens.shape[1] :] = ~has_expression[:, None]
+    return tokens, hidden if padding is None else hidden | padding
 
 
 def split_absent(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

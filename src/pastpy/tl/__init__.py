@@ -7,6 +7,7 @@ from pastpy.tl._cox import cox
 from pastpy.tl._embed import embed
 from pastpy.tl._h_score import h_score
 from pastpy.tl._impute_expression import impute_expression
+from pastpy.tl._uncertainty import conformal
 from pastpy.tl._virtual_stain import virtual_stain
 
-__all__ = ["aggregate_patients", "cox", "embed", "h_score", "impute_expression", "virtual_stain"]
+__all__ = ["aggregate_patients", "conformal", "cox", "embed", "h_score", "impute_expression", "virtual_stain"]

@@ -122,6 +122,11 @@ def impute_expression(
     )  # fmt: skip
     loaded = _inputs.load_past(model, device)
     chosen = _choose_genes(loaded, genes, table_added)
+    if uncertainty and loaded.config.zero_inflation:
+        raise ValueError(
+            f"uncertainty=True knows no inflated zeros, and {loaded.config.name!r} has them; use uncertainty=False and "
+            "past.tl.conformal"
+        )
     if not target_sum > 0:
         raise ValueError(f"target_sum must be positive, got {target_sum!r}")
     if table_added is not None and copy:

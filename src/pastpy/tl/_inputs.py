@@ -160,12 +160,17 @@ def load_past(model: str | Path | Model, device: str) -> PAST:
 
 
 def gather(data: SpatialData | AnnData, model: PAST, options: Options) -> Inputs:
-    """Resolve elements, check them, and collect what the model needs; nothing is changed."""
+    """Resolve elements, check them, and collect what the model needs; nothing is changed. Misfits are warned of."""
+    from pastpy.models import misfits
+
     table, image, name = gather_table(data, options, target_mpp=model.config.target_mpp)
     expression = None
     if options.modality != "image":
         required = image is None or options.modality != "auto"
         expression = gather_counts(table, model, options.layer, required=required, name=name)
+    genes = None if expression is None else table.var_names
+    for misfit in misfits(model, genes=genes, mpp=None if image is None else image.facts["mpp"]):
+        warn_user(f"model {model.config.name!r}: {misfit}")
     return Inputs(table, image, expression)
 
 
@@ -253,7 +258,7 @@ def gather_counts(
     table: AnnData, model: PAST, layer: str | None, *, required: bool, name: str
 ) -> ExpressionInput | None:
     """Counts of a table over the model's genes, or ``None`` where it has none."""
-    from pastpy.models.past import known_depth
+    from pastpy.models.tokens import known_depth
 
     counts = counts_of(table, layer, required=required, name=name)
     if counts is None:

@@ -53,8 +53,8 @@ def conformal(
     -------
     ``None``, or the changed copy. Fills
 
-    - ``table.obsm["past_expression_lower"]``, ``["past_expression_upper"]``: frames like ``["past_expression"]``; NaN for
-      genes without calibration.
+    - ``table.obsm["past_expression_lower"]``, ``["past_expression_upper"]``: frames like ``["past_expression"]``; NaN
+      for genes without calibration.
     - ``table.obs["past_abstained"]``: share of the calibrated genes from which to abstain, 0–1; 1 where a row has no
       prediction.
     - ``table.uns["past"]["conformal"]``: level, groups, and what the intervals hold for.
@@ -83,7 +83,8 @@ def conformal(
     known = [g for g in predicted.columns if g in set(calibration.genes)]
     if not known:
         raise ValueError(
-            f"none of the {predicted.shape[1]} predicted genes was calibrated (calibrated: {list(calibration.genes[:5])}…)"
+            f"none of the {predicted.shape[1]} predicted genes was calibrated "
+            f"(calibrated: {list(calibration.genes[:5])}…)"
         )
     sd = _elements.expression_frame(table, slots.expression_std) if calibration.scaled else None
     lower, upper = conformal_intervals(predicted, calibration, level=level, sd=sd)

@@ -125,8 +125,9 @@ def _variants(model: PAST, section: Section, generator: torch.Generator) -> tupl
         tokens = torch.cat([model.image_tokens(part).flatten(1) for part in torch.from_numpy(pooled).split(4096)])
         images.append(spot_mean(tokens, spot, len(cells))[usable])
     counts = torch.from_numpy(aligned_counts(section.counts, section.genes, model.gene_names)[usable])
+    summary = model.config.expression_tokens
     seen = [counts, *(thinned(counts, generator) for _ in range(THINNED))]
-    return torch.stack(images), torch.stack([expression_tokens(model, c).flatten(1) for c in seen])
+    return torch.stack(images), torch.stack([expression_tokens(model, c)[:, :summary].flatten(1) for c in seen])
 
 
 def _whitening(features: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pastpy.models.config import PASTConfig
 
 __all__ = ["BUNDLED_CONFIGS", "TrainConfig"]
+
+Contrastive = Literal["info_nce", "soft_target_clip", "siglip"]
 
 BUNDLED_CONFIGS = Path(__file__).parent / "configs"
 
@@ -21,7 +23,7 @@ class TrainConfig:
     Attributes
     ----------
     model
-        Entries of :class:`pastpy.models.PASTConfig`.
+        Entries of :class:`pastpy.models.PASTConfig`; with ``"size"``, those that differ from that size's.
     data
         Folder with the data; the environment variable ``PASTPY_SHARED_DATA`` or ``data=`` of :func:`fit` override it.
     train_sections, validation_sections
@@ -42,7 +44,12 @@ class TrainConfig:
         per-gene weights.
     weights
         Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
-        ``expression`` (with or without the image), ``contrastive``, ``cells``.
+        ``expression`` (with or without the image), ``contrastive``, ``cells``, and ``joint`` for a model whose joint
+        embedding is learnt.
+    contrastive
+        Which contrastive loss: ``"info_nce"``, ``"soft_target_clip"``, or ``"siglip"`` for a model with ``logit_bias``.
+    spot_technology, cell_technology
+        What a model with ``technologies`` is told of spots and of single cells.
     seed
         Random seed of the run.
     """
@@ -64,14 +71,45 @@ class TrainConfig:
     weight_decay: float = 1e-2
     readout_decay: float = 1e-1
     weights: dict[str, float] = field(
-        default_factory=lambda: {"image": 1.0, "profile": 3.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3}
-    )
+        default_factory=lambda: {
+            "image": 1.0, "profile": 3.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3, "joint": 0.02,
+        }
+    )  # fmt: skip
+    contrastive: Contrastive = "info_nce"
+    spot_technology: str = "st"
+    cell_technology: str = "xenium"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.contrastive not in get_args(Contrastive):
+            raise ValueError(f"contrastive={self.contrastive!r} is unknown; use one of {list(get_args(Contrastive))}")
 
     @property
     def model_config(self) -> PASTConfig:
-        """Architecture of the model to train."""
-        return PASTConfig.from_dict(self.model)
+        """Architecture of the model to train.
+
+        Raises
+        ------
+        ValueError
+            If it is one that :func:`fit` cannot train.
+        """
+        entries = dict(self.model)
+        size = entries.pop("size", None)
+        config = PASTConfig.from_dict(entries) if size is None else PASTConfig.of_size(size, **entries)
+        if config.backbone_training != "frozen" or config.neighbours:
+            raise ValueError(
+                "fit trains on tokens that were pooled once, spot by spot: it needs backbone_training='frozen' and "
+                f"neighbours=0, got {config.backbone_training!r} and {config.neighbours}"
+            )
+        if self.contrastive == "siglip" and not config.logit_bias:
+            raise ValueError("contrastive='siglip' needs logit_bias=true in the model")
+        told = {self.spot_technology, self.cell_technology} if config.technologies else set()
+        if told - set(config.technologies):
+            raise ValueError(
+                f"spot_technology and cell_technology must be among the model's technologies "
+                f"{list(config.technologies)}, got {sorted(told)}"
+            )
+        return config
 
     @classmethod
     def from_json(cls, name_or_path: str | Path) -> TrainConfig:

@@ -108,12 +108,20 @@ def aligned_counts(counts: csr_matrix, genes: list[str], wanted: list[str]) -> n
 
 def _untrained(config: TrainConfig, genes: list[str]) -> PAST:
     import pandas as pd
+    import timm
 
-    from pastpy.models.imagenet import load_imagenet_backbone
+    from pastpy.models.imagenet import IMAGENET_BACKBONE, load_imagenet_backbone
     from pastpy.models.past import PAST, ModelCard
 
     model = PAST(config.model_config, ModelCard(pd.DataFrame({"gene": genes}), {}))
-    load_imagenet_backbone(model.image_encoder, model.config.backbone_stage)
+    name = model.config.backbone
+    if name == IMAGENET_BACKBONE:
+        load_imagenet_backbone(model.image_encoder, model.config.backbone_stage)
+    elif name in timm.list_models():
+        raise ValueError(
+            f"backbone {name!r} has random weights, and fit leaves it as it is; use {IMAGENET_BACKBONE!r}, a folder "
+            "with the weights, or one of the hub's"
+        )
     return model.eval()
 
 
@@ -181,7 +189,7 @@ def _optimise(
         optimizer, config.learning_rate, total_steps=config.epochs * len(batches)
     )
     variable = torch.from_numpy(model.columns_of(variable_genes(train, model.gene_names)))
-    objective, optimizer = fabric.setup(Objective(model, config.weights, variable), optimizer)
+    objective, optimizer = fabric.setup(Objective(model, config, variable), optimizer)
     generator = torch.Generator().manual_seed(config.seed)
     history: list[dict[str, float]] = []
     bar = tqdm(range(config.epochs), desc="training", unit="epoch", disable=not show_progress(progress))

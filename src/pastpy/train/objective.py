@@ -10,8 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from pastpy import _keys
-from pastpy.models.past import PAST, join_tokens, pad_rows
-from pastpy.train.losses import info_nce, nb_loss, spot_mean, spot_share
+from pastpy.models.joint import drop_modality
+from pastpy.models.past import PAST
+from pastpy.models.tokens import join_tokens, pad_rows, split_absent
+from pastpy.train.config import TrainConfig
+from pastpy.train.losses import info_nce, nb_loss, siglip, soft_target_clip, spot_mean, spot_share, zinb_loss
 
 __all__ = ["Batch", "Objective", "expression_tokens", "thinned"]
 
@@ -51,58 +54,88 @@ class Objective(nn.Module):
     ----------
     model
         The model to train.
-    weights
-        Weight of each loss, by name.
+    config
+        Weight of each loss, the contrastive loss, and what the model is told of technologies.
     variable
         int64 (g,), positions of the genes whose log-normalised expression is compared.
+
+    Raises
+    ------
+    ValueError
+        If the model has a joint embedding to learn, and no weight is given for it.
     """
 
     variable: torch.Tensor
 
-    def __init__(self, model: PAST, weights: dict[str, float], variable: torch.Tensor) -> None:
+    def __init__(self, model: PAST, config: TrainConfig, variable: torch.Tensor) -> None:
         super().__init__()
-        self.model, self.weights = model, weights
+        if model.joint is not None and "joint" not in config.weights:
+            raise ValueError(f"joint='attention' is learnt: give 'joint' a weight, got weights={config.weights}")
+        self.model, self.config = model, config
         self.register_buffer("variable", variable)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum as ``total``."""
-        model = self.model
-        theta = model.log_theta.exp()
+        model, told = self.model, self.config
         tokens = model.image_tokens(batch.pooled)
+        spot_tokens = spot_mean(tokens, batch.spot, len(batch.counts))
         background, amount = model.background.softmax(dim=0), model.log_background_amount.exp()
         of_cells = model.log_profile(tokens).exp()
         share = spot_share(of_cells, batch.spot, len(batch.counts), background, amount)
-        losses = {"image": nb_loss(batch.counts, share, theta)}
+        losses = {"image": self._explained(batch.counts, share, model.zero_logits(spot_tokens))}
         # counts of the strongest genes rule the likelihood; scores and users look at logarithms, gene by gene. The
         # background is left out: it must not explain what the cells are to be scored by.
         cells_alone = spot_mean(of_cells[:, self.variable], batch.spot, len(batch.counts))
         losses["profile"] = F.mse_loss(torch.log1p(_keys.TARGET_SUM * cells_alone), batch.log_counts[:, self.variable])
 
         # what a smaller panel at a lower depth would have measured of the same units
-        seen = expression_tokens(model, thinned(batch.counts, generator))
-        spot_tokens = spot_mean(tokens, batch.spot, len(batch.counts))
+        seen = expression_tokens(model, thinned(batch.counts, generator), told.spot_technology)
         # half of the spots show their image too: the decoder learns to do with either modality or with both
-        joined, _ = join_tokens(seen, spot_tokens)
+        joined, absent = join_tokens(seen, spot_tokens)
         padding = torch.zeros(joined.shape[:2], dtype=torch.bool)
         padding[:, seen.shape[1] :] = (torch.rand(len(joined), generator=generator) < 0.5)[:, None]
-        losses["expression"] = nb_loss(batch.counts, model.log_profile(joined, padding).exp(), theta)
-        losses["contrastive"] = info_nce(
-            F.normalize(model.project_image(spot_tokens), dim=1),
-            F.normalize(model.project_expression(seen), dim=1),
-            model.logit_scale.exp().clamp(max=100),
-        )
+        padding = padding if absent is None else padding | absent
+        share = model.log_profile(joined, padding).exp()
+        losses["expression"] = self._explained(batch.counts, share, model.zero_logits(joined, padding))
+        losses["contrastive"] = self._pairs(model.project_image(spot_tokens), model.project_expression(seen))
+        if model.joint is not None:
+            either = model.embed_joint(*drop_modality(spot_tokens, seen, 1.0, generator))
+            losses["joint"] = self._pairs(either, model.embed_joint(spot_tokens, seen))
         if batch.cells is not None and batch.cells_known is not None:
-            profile = model.log_profile(expression_tokens(model, thinned(batch.cells, generator)))
-            share = profile[:, batch.cells_known].softmax(dim=1)
-            losses["cells"] = nb_loss(batch.cells[:, batch.cells_known], share, theta[batch.cells_known])
-        losses["total"] = torch.stack([self.weights[name] * value for name, value in losses.items()]).sum()
+            measured = expression_tokens(model, thinned(batch.cells, generator), told.cell_technology)
+            losses["cells"] = self._cells(batch.cells, batch.cells_known, measured)
+        losses["total"] = torch.stack([told.weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
+    def _cells(self, counts: torch.Tensor, known: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Loss of single cells, over the genes that were measured."""
+        tokens, padding = split_absent(seen)
+        share = self.model.log_profile(tokens, padding)[:, known].softmax(dim=1)
+        zero = self.model.zero_logits(tokens, padding)
+        return self._explained(counts[:, known], share, None if zero is None else zero[:, known], known)
 
-def expression_tokens(model: PAST, counts: torch.Tensor) -> torch.Tensor:
-    """Expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes)."""
+    def _explained(
+        self, counts: torch.Tensor, share: torch.Tensor, zero: torch.Tensor | None, genes: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Negative log-likelihood of counts, with inflated zeros where the model has them."""
+        theta = self.model.log_theta.exp()
+        theta = theta if genes is None else theta[genes]
+        return nb_loss(counts, share, theta) if zero is None else zinb_loss(counts, share, theta, zero)
+
+    def _pairs(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        """Contrastive loss of two embeddings of the same units, normalised here."""
+        a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+        scale = self.model.logit_scale.exp().clamp(max=100)
+        if self.config.contrastive == "siglip":
+            return siglip(a, b, scale, self.model.logit_bias)
+        return (info_nce if self.config.contrastive == "info_nce" else soft_target_clip)(a, b, scale)
+
+
+def expression_tokens(model: PAST, counts: torch.Tensor, technology: str | None = None) -> torch.Tensor:
+    """Expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes), of one technology."""
     genes, values = pad_rows(csr_matrix(counts.numpy()), torch.arange(counts.shape[1]).numpy())
-    return model.cell_encoder(genes, values)
+    told = None if technology is None else model.cell_encoder.technology_index([technology] * len(counts))
+    return model.cell_encoder(genes, values, told)
 
 
 def thinned(counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -1,0 +1,142 @@
+"""``past.bench.FoldModels``: a model trained anew on the training sections of every fold, scored from its cells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from pastpy import _elements, _keys
+from pastpy._aggregate import membership
+from pastpy.bench._folds import blind
+from pastpy.bench._spots import to_spots
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from spatialdata import SpatialData
+
+    from pastpy.bench._folds import Fold
+    from pastpy.models.past import PAST
+    from pastpy.train.config import TrainConfig
+
+__all__ = ["FoldModels"]
+
+#: Cells whose expression is predicted together.
+_BATCH = 512
+#: Beside a model: what it was trained with.
+_RECORD = "fold.json"
+
+
+@dataclass(frozen=True)
+class FoldModels:
+    """Method that runs :func:`pastpy.train.fit` on each fold's training sections and sums cell predictions to spots.
+
+    Everything but the sections comes from ``config`` and is the same in all folds; one of the training sections decides
+    when to stop. Of the held-out section the model sees the image: its nuclei are found, the expression of those under
+    spots is predicted, and :func:`pastpy.bench.to_spots` adds them up. Genes that a model does not know are NaN.
+
+    Attributes
+    ----------
+    config
+        Configuration of the training; its ``train_sections`` and ``validation_sections`` are replaced.
+    folder
+        Folder for the models, one subfolder a fold. A model that is there is used again if it was trained with the same
+        configuration on the same sections.
+    data
+        Folder with the training data, as for :func:`pastpy.train.fit`.
+
+    Examples
+    --------
+    >>> import pastpy as past
+    >>> method = past.bench.FoldModels(past.train.TrainConfig.from_json("past-mini"), "folds", "data")
+    >>> past.bench.run_loso(sections, {"past-mini": method}, donors=donors)  # doctest: +SKIP
+    """
+
+    config: TrainConfig
+    folder: str | Path
+    data: str | Path
+
+    def __call__(self, fold: Fold) -> dict[str, DataFrame]:
+        """Train on the training sections (or take the model that was), predict the held-out ones."""
+        model = self.model(fold)
+        return {name: _spots_of_cells(model, sdata, fold) for name, sdata in fold.test.items()}
+
+    def fold_config(self, fold: Fold) -> TrainConfig:
+        """The configuration of one fold; which training section decides when to stop follows from the fold's name.
+
+        Raises
+        ------
+        ValueError
+            If there is only one training section.
+        """
+        names = list(fold.train)
+        if len(names) < 2:
+            raise ValueError(
+                f"fold {fold.name!r} has one training section, {names[0]!r}; a second must decide when to stop"
+            )
+        # turns with the fold, so that no section decides everywhere
+        stop = names[sum(map(ord, fold.name)) % len(names)]
+        kept = tuple(n for n in names if n != stop)
+        return replace(self.config, train_sections=kept, validation_sections=(stop,))
+
+    def model(self, fold: Fold) -> PAST:
+        """The fold's model, trained now if it is not in the folder.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds a model of another configuration.
+        """
+        from pastpy.models import load
+        from pastpy.train import fit
+
+        config = self.fold_config(fold)
+        out = Path(self.folder) / fold.name
+        made_with = json.loads(json.dumps(asdict(config)))
+        if out.is_dir():
+            record = out / _RECORD
+            if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != made_with:
+                raise ValueError(
+                    f"{str(out)!r} was not trained to its end with this configuration; remove it, or choose another"
+                )
+            return cast("PAST", load(str(out)))  # what fit writes is one
+        model = fit(config, out, data=self.data)
+        (out / _RECORD).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
+        return model
+
+
+def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
+    import pandas as pd
+
+    from pastpy.pp import segment_nuclei
+    from pastpy.train.augment import View
+    from pastpy.train.data import pooled_tokens
+
+    spots = _elements.table_of(sdata, fold.table_key)
+    sdata = blind(sdata)  # a container of its own, to put nuclei in
+    segment_nuclei(sdata)
+    cells = sdata.tables[_keys.CELLS]
+    radius = spots.uns[_keys.PAST]["read_st"]["spot_diameter_um"] / 2
+    under = membership(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius).sum(axis=0) > 0
+    cells = sdata.tables[_keys.CELLS] = cells[np.asarray(under).ravel()].copy()
+    known = [g for g in fold.genes if g in model.gene_index]
+    predicted = _predict(model, pooled_tokens(sdata, model, _keys.CELLS, View()), known)
+    cells.obsm[_keys.Slots().expression] = pd.DataFrame(predicted, index=cells.obs_names, columns=known)
+    return to_spots(cells, spots).to_df().reindex(columns=fold.genes)
+
+
+def _predict(model: PAST, pooled: np.ndarray, genes: list[str]) -> np.ndarray:
+    """log1p of the predicted counts per 10,000 of cells, float32 (n, genes); NaN rows where there are no pixels."""
+    import torch
+
+    out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
+    columns: Any = model.columns_of(genes)
+    seen = np.flatnonzero(np.isfinite(pooled).all(axis=(1, 2)))
+    with torch.inference_mode():
+        for at in np.array_split(seen, max(1, len(seen) // _BATCH)):
+            share = model.predict_expression(model.image_tokens(torch.from_numpy(pooled[at]))).numpy()
+            out[at] = np.log1p(_keys.TARGET_SUM * share[:, columns])
+    return out
