@@ -61,7 +61,9 @@ def rows_from_workers(
         raise TypeError(f"client must be a dask.distributed.Client, got {type(client).__name__}")
     n_threads = sum(client.nthreads().values()) or 1
     per_task = max(1, min(_FIELDS, len(fields) // (_TASKS_PER_THREAD * n_threads)))
-    tasks = iter([range(i, min(i + per_task, len(fields))) for i in range(0, len(fields), per_task)])
+    parts = [range(i, min(i + per_task, len(fields))) for i in range(0, len(fields), per_task)]
+    # the largest first, so that none is left over for one worker at the end
+    tasks = iter(sorted(parts, key=lambda part: -sum(len(fields[i].units) for i in part)))
     sent = client.scatter(job, broadcast=True, hash=False)
 
     def submit(positions: range) -> Any:
