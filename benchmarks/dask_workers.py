@@ -1,6 +1,6 @@
 """Two Dask workers against one, equal output.
 
-    python benchmarks/dask_workers.py [--cells 40000] [--out dask_workers.json]
+    python benchmarks/dask_workers.py [--cells 100000] [--out dask_workers.json]
 
 ``past.tl.embed(client=…)`` with past-mini on a simulated slide. Each worker is a process with one thread; the figure
 means something only where two processors are free (see the load that is printed).
@@ -35,8 +35,8 @@ def embed(n_cells: int, model: PAST, client: Any) -> tuple[np.ndarray, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=40_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

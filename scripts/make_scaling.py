@@ -8,6 +8,7 @@ A table whose file is not there says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -80,6 +81,16 @@ def scaling(result: list[dict[str, Any]]) -> str:
     return table(header, rows) + "\n\n" + on(result[-1])
 
 
+def growth(result: list[dict[str, Any]]) -> str:
+    """How the time grows, and the plot."""
+    first, last = result[0], result[-1]
+    power = math.log(last["cpu_seconds"] / first["cpu_seconds"]) / math.log(last["cells"] / first["cells"])
+    return (
+        f"\n\nProcessor time grows with the cells to the power of {power:.2f}.\n\n"
+        "![Seconds and working memory over the number of cells](_static/scaling.png)"
+    )
+
+
 def dask_workers(result: dict[str, Any]) -> str:
     """Seconds of one and two workers."""
     rows = [
@@ -107,7 +118,7 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "reading": reading,
     "dense_vs_crops": dense_vs_crops,
     "past_mini": past_mini,
-    "scaling": scaling,
+    "scaling": lambda result: scaling(result) + growth(result),
     "scaling_streamed": scaling,
     "dask_workers": dask_workers,
     "resume": resume,

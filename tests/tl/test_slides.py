@@ -124,6 +124,10 @@ def test_a_changed_model_resolution_image_or_gene_is_refused(toy_sdata, tiny_mod
         past.tl.impute_expression(toy_sdata(mpp=0.45), tiny_model, resume=path, **options)
     with pytest.raises(ValueError, match="begun with another image "):
         past.tl.impute_expression(painted, tiny_model, resume=path, **options)
+    boxed = toy_sdata()
+    boxed["nuclei"] = boxed["nuclei"].set_geometry(boxed["nuclei"].geometry.envelope)
+    with pytest.raises(ValueError, match="begun with another outlines "):
+        past.tl.impute_expression(boxed, tiny_model, resume=path, **options)
     with pytest.raises(ValueError, match="begun with another genes "):
         past.tl.impute_expression(toy_sdata(), tiny_model, resume=path, **{**options, "genes": ["KRT8"]})
     with pytest.raises(ValueError, match="begun with another.*output"):

@@ -66,7 +66,7 @@ def _read_store(path: Path) -> SpatialData:
 
 
 def _read_corners(sdata: SpatialData) -> None:
-    """One pixel of every level: arrays are lazy, and chunks that are not what the metadata say would fail much later."""
+    """One pixel of every level: arrays are lazy, and chunks that are not as promised would fail much later."""
     from spatialdata import get_pyramid_levels
     from xarray import DataArray
 

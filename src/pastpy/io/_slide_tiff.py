@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pastpy.io._resolution import UM
 from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
 
 if TYPE_CHECKING:
-    from tifffile import TiffFile, TiffPageSeries
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 __all__ = ["TIFF_MAGIC", "check_complete", "open_tiff"]
 
@@ -69,8 +70,48 @@ def check_complete(path: Path) -> None:
     _refuse_truncated(path, size, reach)
 
 
+class _Tiles:
+    """Tiles of an RGB page, decoded in the threads that ask: a Zarr view decodes all of them in one.
+
+    Parameters
+    ----------
+    page
+        Tiled, with all samples of a pixel in one tile.
+    """
+
+    def __init__(self, page: TiffPage) -> None:
+        self._page, self._file, self._lock = page, page.parent.filehandle, threading.Lock()
+
+    def __getitem__(self, window: tuple[slice, ...]) -> np.ndarray:
+        rows, columns, samples = window
+        page = self._page
+        out = np.full((rows.stop - rows.start, columns.stop - columns.start, page.shape[2]), page.nodata, page.dtype)
+        for y in range(rows.start // page.tilelength, -(-rows.stop // page.tilelength)):
+            for x in range(columns.start // page.tilewidth, -(-columns.stop // page.tilewidth)):
+                tile = self._decode(y * page.chunked[1] + x)
+                if tile is None:
+                    continue
+                top, left = y * page.tilelength, x * page.tilewidth
+                ya, yb = max(rows.start, top), min(rows.stop, top + tile.shape[0])
+                xa, xb = max(columns.start, left), min(columns.stop, left + tile.shape[1])
+                part = tile[ya - top : yb - top, xa - left : xb - left]
+                out[ya - rows.start : yb - rows.start, xa - columns.start : xb - columns.start] = part
+        return out[:, :, samples]
+
+    def _decode(self, index: int) -> np.ndarray | None:
+        """A tile, (h, w, samples), without what lies beyond the page; ``None`` where nothing is stored."""
+        page, size = self._page, self._page.databytecounts[index]
+        if not size:
+            return None
+        with self._lock:
+            self._file.seek(page.dataoffsets[index])
+            data = self._file.read(size)
+        tile, _, shape = page.decode(data, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+        return None if tile is None else tile[0, : shape[1], : shape[2]]
+
+
 class TiffLevel(LazyLevel):
-    """A level read through tifffile's Zarr view of it, axes as stored."""
+    """A level read tile by tile, or through tifffile's Zarr view of it; axes as stored."""
 
     def __init__(self, path: Path, series: int, level: int, shape: tuple[int, ...], dtype: Any) -> None:
         super().__init__(path, shape, dtype)
@@ -83,9 +124,12 @@ class TiffLevel(LazyLevel):
 
         with _quiet():
             file = tifffile.TiffFile(self.path)
-            store = file.series[self.series].aszarr(level=self.level)
-        weakref.finalize(self, file.close)
-        return zarr.open_array(store, mode="r")
+            weakref.finalize(self, file.close)
+            level = file.series[self.series].levels[self.level]
+            page, alone = level.pages[0], len(level.pages) == 1 and level.axes == "YXS"
+            if alone and isinstance(page, tifffile.TiffPage) and page.is_tiled and page.planarconfig == 1:
+                return _Tiles(page)
+            return zarr.open_array(file.series[self.series].aszarr(level=self.level), mode="r")
 
     def read(self, source: Any, window: tuple[slice, ...]) -> np.ndarray:
         """Pixels of a window."""

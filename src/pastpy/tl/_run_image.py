@@ -147,7 +147,9 @@ def run_past(
                 shape=(len(each.regions), model.image_encoder.channels), identity={"mode": mode, "pass": each.name},
             )
         )  # fmt: skip
-    head.further = np.concatenate(pooled, axis=1) if pooled else None
+    if pooled:
+        # with millions of cells a copy counts
+        head.further = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
     step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, one_each)
     return run_image(inputs, model, step, options, output=output, shape=shape, identity=identity)
 
@@ -232,16 +234,21 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
 
 def _identity(inputs: ImageInput, model: Model) -> dict[str, Any]:
     """Hashes of model, image and outlines, and what else decides the outputs."""
+    import shapely
+
     from pastpy._settings import settings
     from pastpy.engine import array_fingerprint, image_fingerprint, model_fingerprint
 
+    outlines = inputs.shapes
     return {
         "model": model_fingerprint(model),
         "configuration": array_fingerprint(np.frombuffer(repr(model.config).encode(), dtype=np.uint8)),
         "image": image_fingerprint(inputs.reader),
         "µm/px": inputs.facts["mpp"],
         "model µm/px": inputs.facts["target_mpp"],
-        "outlines": array_fingerprint(inputs.shapes.centroids, inputs.shapes.extent),
+        "outlines": array_fingerprint(
+            outlines.centroids, outlines.extent, shapely.area(outlines.geometry), shapely.length(outlines.geometry)
+        ),
         "precision": settings.precision,
         "pastpy version": version("pastpy"),
     }
