@@ -67,7 +67,7 @@ def _gene_misfits(model: PAST, genes: list[str]) -> list[str]:
         return []
     hint = ""
     if sum(g.upper().startswith("ENS") for g in unknown) > len(unknown) / 2:
-        hint = "; they look like Ensembl ids, and the model knows gene symbols"
+        hint = "; they look like Ensembl ids, and the model knows gene symbols: pastpy.pp.harmonize_genes translates them"
     elif sum(g.upper() in model.gene_index for g in unknown) > len(unknown) / 2:
         hint = "; they look like mouse symbols, and the model knows human ones"
     return [
