@@ -22,17 +22,12 @@ def fold_of(name, names, sdata=None, genes=("ERBB2",)) -> Fold:
 
 
 def test_held_out_section_takes_no_part(tmp_path):
-    names, stops = ("C2", "C3", "C4", "C5", "C6"), set()
+    names = ("C2", "C3", "C4", "C5", "C6")
     method = FoldModels(CONFIG, tmp_path, tmp_path)
     for name in names:
         config = method.fold_config(fold_of(name, names))
-        stops |= set(config.validation_sections)
-        used = [*config.train_sections, *config.validation_sections]
-        assert sorted([*used, name]) == sorted(names) and len(config.validation_sections) == 1
+        assert sorted([*config.train_sections, name]) == sorted(names) and config.validation_sections == ()
         assert (config.model, config.epochs, config.seed) == (CONFIG.model, CONFIG.epochs, CONFIG.seed)
-    assert len(stops) > 1
-    with pytest.raises(ValueError, match="has one training section, 'b'"):
-        method.fold_config(fold_of("a", ("a", "b")))
 
 
 def test_cells_are_predicted_as_impute_expression_does(breast):
@@ -61,7 +56,7 @@ def test_models_that_are_there_are_used_if_they_fit(tmp_path, monkeypatch, tiny_
     first = FoldModels(CONFIG, tmp_path, "data")
     first.model(fold)
     first.model(fold)
-    assert len(calls) == 1 and "C2" not in calls[0].train_sections + calls[0].validation_sections
+    assert len(calls) == 1 and "C2" not in calls[0].train_sections
     assert json.loads((tmp_path / "C2" / "fold.json").read_text())["epochs"] == CONFIG.epochs
     with pytest.raises(ValueError, match="with this configuration"):
         FoldModels(TrainConfig(CONFIG.model, epochs=1), tmp_path, "data").model(fold)

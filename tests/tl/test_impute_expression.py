@@ -45,6 +45,12 @@ def test_default_genes_are_the_trusted_ones_best_first(toy_sdata, tiny_model):
     assert list(table.obsm["past_expression"].columns) == tiny_model.gene_names
 
 
+def test_without_trusted_genes_they_must_be_named(toy_sdata, tiny_model, monkeypatch):
+    monkeypatch.setattr(tiny_model.card, "genes", tiny_model.card.genes.assign(trusted=False))
+    with pytest.raises(ValueError, match="'tiny' trusts no gene, so there is no default: name them with genes= "):
+        past.tl.impute_expression(toy_sdata(), tiny_model, progress=False)
+
+
 def test_unknown_genes_are_nan(toy_sdata, tiny_model):
     with pytest.warns(UserWarning, match=r"1 of 2 genes are not in the vocabulary of 'tiny'.*\['NOSUCH'\]"):
         table = impute(toy_sdata(), tiny_model, genes=["NOSUCH", "ERBB2"])

@@ -114,7 +114,9 @@ def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):
         )  # fmt: skip
     assert found.table().loc["toy", "mean"] > 0.3
     used = json.loads((tmp_path / "folds" / "fold0" / "fold.json").read_text())
-    assert sorted(used["train_sections"] + used["validation_sections"]) == ["T1", "V1"]
+    assert used["train_sections"] == ["T1", "V1"] and used["validation_sections"] == []
+    card = past.models.load(tmp_path / "folds" / "fold0").card
+    assert card.facts["scores"] == {} and not card.genes["trusted"].any() and card.genes["validation_r"].isna().all()
 
 
 def test_missing_files_are_named(folder, config, tmp_path):

@@ -32,9 +32,8 @@ _RECORD = "fold.json"
 class FoldModels:
     """Method that runs :func:`pastpy.train.fit` on each fold's training sections and sums cell predictions to spots.
 
-    Everything but the sections comes from ``config`` and is the same in all folds. One of the training sections is kept
-    out of the training, for the scores on the model's card; nothing is chosen by them. Of the held-out section
-    the model sees the image: its nuclei are found, the expression of those under spots is predicted, and
+    Everything but the sections comes from ``config`` and is the same in all folds. Of the held-out section the model
+    sees the image: its nuclei are found, the expression of those under spots is predicted, and
     :func:`pastpy.bench.to_spots` adds them up. Genes that a model does not know are NaN.
 
     Attributes
@@ -64,22 +63,8 @@ class FoldModels:
         return {name: _spots_of_cells(model, sdata, fold) for name, sdata in fold.test.items()}
 
     def fold_config(self, fold: Fold) -> TrainConfig:
-        """The configuration of one fold; which training section is for the card follows from the fold's name.
-
-        Raises
-        ------
-        ValueError
-            If there is only one training section.
-        """
-        names = list(fold.train)
-        if len(names) < 2:
-            raise ValueError(
-                f"fold {fold.name!r} has one training section, {names[0]!r}; a second is needed for the card's scores"
-            )
-        # turns with the fold, so that no section is left out everywhere
-        scored = names[sum(map(ord, fold.name)) % len(names)]
-        kept = tuple(n for n in names if n != scored)
-        return replace(self.config, train_sections=kept, validation_sections=(scored,))
+        """The configuration of one fold: all of its training sections are trained on."""
+        return replace(self.config, train_sections=tuple(fold.train), validation_sections=())
 
     def model(self, fold: Fold) -> PAST:
         """The fold's model, trained now if it is not in the folder.

@@ -12,7 +12,14 @@ from pastpy.metrics._conformal import (
 from pastpy.metrics._detection import DetectionScore, PanopticScore, detection, panoptic_quality
 from pastpy.metrics._expression import expression
 from pastpy.metrics._gene_sets import gene_sets, spatially_variable, variable_genes
-from pastpy.metrics._shift import FeatureReference, Shift, feature_distance, feature_reference, feature_shift
+from pastpy.metrics._shift import (
+    FeatureReference,
+    Shift,
+    distance_shift,
+    feature_distance,
+    feature_reference,
+    feature_shift,
+)
 from pastpy.metrics._summary import expression_summary
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "calibrate_intervals",
     "conformal_intervals",
     "detection",
+    "distance_shift",
     "expression",
     "expression_summary",
     "feature_distance",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FeatureReference", "Shift", "feature_distance", "feature_reference", "feature_shift"]
+__all__ = ["FeatureReference", "Shift", "distance_shift", "feature_distance", "feature_reference", "feature_shift"]
 
 #: Levels at which the distances of left-out training units are kept.
 LEVELS: np.ndarray = np.r_[np.arange(0.0, 0.9, 0.05), np.arange(0.9, 1.0, 0.01), 0.995, 0.999].round(4)
@@ -230,7 +230,33 @@ def feature_shift(features: np.ndarray, reference: FeatureReference, *, margin: 
     >>> feature_shift(x, feature_reference(x, np.repeat(["a", "b"], 100))).far
     False
     """
-    distance = feature_distance(features, reference)
+    return distance_shift(feature_distance(features, reference), reference, margin=margin)
+
+
+def distance_shift(distance: np.ndarray, reference: FeatureReference, *, margin: float = 0.1) -> Shift:
+    """As :func:`feature_shift`, from what :func:`feature_distance` gave.
+
+    Parameters
+    ----------
+    distance
+        float (n,), NaN where a unit has no features.
+    reference
+        Of the training data.
+    margin
+        The limit is the highest share that a left-out training group had, plus this.
+
+    Raises
+    ------
+    ValueError
+        If all are NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reference = feature_reference(np.random.default_rng(0).normal(size=(40, 2)), np.repeat(["a", "b"], 20))
+    >>> distance_shift(np.zeros(3), reference).far
+    False
+    """
     distance = distance[np.isfinite(distance)]
     if not len(distance):
         raise ValueError("no unit has features: all rows hold NaN")

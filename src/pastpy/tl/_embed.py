@@ -188,17 +188,18 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
     mode = options.mode or model.mode
     n, dim = inputs.table.n_obs, model.config.embedding_dim
     image = expression = np.full((n, dim), np.nan, dtype=np.float32)
-    facts = {**_inputs.model_facts(model), "mode": mode, **(inputs.image.facts if inputs.image else {})}
+    joint = None
     spatial_um = None if inputs.image is None else inputs.image.spatial_um
     if inputs.expression is not None:
         expression = _expression_embedding(model, inputs.expression)
     if model.joint is not None or (inputs.image is not None and model.config.neighbours):
         image, joint = _from_tokens(model, inputs, options, mode)
-        return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
-    if inputs.image is not None:
+    elif inputs.image is not None:
         head = _ImageEmbedding(model)
         image = _run_image.run_past(inputs.image, model, head, options, mode, output="embedding", shape=(dim,))
-    return _Embeddings(inputs.table, spatial_um, image, expression, None, facts)
+    # the run adds to what is known of the image
+    facts = {**_inputs.model_facts(model), "mode": mode, **(inputs.image.facts if inputs.image else {})}
+    return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
 
 
 class _ImageEmbedding(_run_image.PastHead):
@@ -252,8 +253,9 @@ def _embed_released(
         _released.check_mpp(pixels.facts["mpp"], target_mpp, pixels.facts["image_key"])
         step = _released.released_step(model, mode, target_mpp=target_mpp)
         image = _run_image.run_image(
-            pixels, model, step, options, output="embedding", shape=(model.embedding_dim,), identity={"mode": mode}
-        )
+            pixels, model, step, options, outputs={"embedding": (model.embedding_dim,)},
+            identity={"output": "embedding", "mode": mode},
+        )["embedding"]  # fmt: skip
         facts |= pixels.facts
     if counts is not None and tokenizer is not None:
         expression, facts["tokens"] = _released.embed_counts(model, counts, table.var_names.tolist(), tokenizer)

@@ -140,7 +140,13 @@ def impute_expression(
 
 def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | None) -> list[str]:
     if genes is None:
-        return model.trusted_genes()[:MAX_OBSM_GENES]
+        trusted = model.trusted_genes()
+        if not trusted:
+            raise ValueError(
+                f"the card of {model.config.name!r} trusts no gene, so there is no default: name them with genes= "
+                "(all are in model.gene_names)"
+            )
+        return trusted[:MAX_OBSM_GENES]
     if isinstance(genes, str):
         raise ValueError(f"genes must be a list of gene symbols, got the string {genes!r}; use genes=[{genes!r}]")
     names = [str(g) for g in genes]

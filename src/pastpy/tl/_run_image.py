@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy.tl._familiar import DISTANCE, FamiliarTissue, familiar_tissue
+
 if TYPE_CHECKING:
     import torch
 
     from pastpy.engine import MemorySink, Step, ZarrSink
-    from pastpy.models import PAST
+    from pastpy.models import PAST, ImagePass
     from pastpy.tl._inputs import ImageInput, Model, Options
 
 __all__ = ["NormalisedCrops", "PastHead", "image_tokens", "run_image", "run_past"]
@@ -33,14 +35,20 @@ class PastHead:
     model: PAST
     #: What further passes have pooled for all rows of the slide, float32 (rows, regions, channels).
     further: np.ndarray | None = field(default=None, init=False)
+    #: Features of the tissue that the model was trained on, if its card has them.
+    familiar: FamiliarTissue | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.familiar = familiar_tissue(self.model)
 
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of pooled tokens of the first pass, float32 (n, regions, channels)."""
         import torch
 
+        distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
         if self.further is not None:
             pooled = torch.cat([pooled, torch.from_numpy(self.further[units]).to(pooled.device)], dim=1)
-        return self.outputs(self.model.image_tokens(pooled), units)
+        return {**self.outputs(self.model.image_tokens(pooled), units), **distance}
 
     def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of image tokens, float32 (n, regions, dim)."""
@@ -114,6 +122,9 @@ def run_past(
     cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger. With
     ``resume``, each pass has a store of its own.
 
+    Where the model knows what tissue it was trained on, a warning says that this tissue is far from it, and
+    ``inputs.facts`` how far.
+
     Parameters
     ----------
     inputs
@@ -126,32 +137,47 @@ def run_past(
         The call's.
     mode
         ``"dense"``, or ``"crop"``: a crop a cell.
-    output, shape, identity
-        As in :func:`run_image`; the mode is part of the identity.
+    output, shape
+        Name of the head's output, and its shape without the rows.
+    identity
+        As in :func:`run_image`; output and mode are part of it.
     """
     from pastpy.engine import CropStep, TokenStep
 
-    identity = {"mode": mode, **(identity or {})}
+    identity = {"output": output, "mode": mode, **(identity or {})}
+    wanted = {output: shape} if head.familiar is None else {output: shape, DISTANCE: ()}
+    step: Step
     if mode == "crop" and model.crop_px is not None:
-        crops = CropStep(NormalisedCrops(model, model.pool_crops), head)
-        return run_image(inputs, model, crops, options, output=output, shape=shape, identity=identity)
-    first, *further = model.passes
-    one_each = mode == "crop"
+        step = CropStep(NormalisedCrops(model, model.pool_crops), head)
+    else:
+        first, *further = model.passes
+        head.further = _run_further(inputs, model, further, options, mode)
+        step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
+    found = run_image(inputs, model, step, options, outputs=wanted, identity=identity)
+    if head.familiar is not None and np.isfinite(found[DISTANCE]).any():
+        inputs.facts["shift"] = head.familiar.judge(found[DISTANCE], inputs.facts["image_key"])
+    return found[output]
+
+
+def _run_further(
+    inputs: ImageInput, model: PAST, passes: list[ImagePass], options: Options, mode: str
+) -> np.ndarray | None:
+    """What further passes pool for all rows, float32 (n, regions, channels)."""
+    from pastpy.engine import TokenStep
+
     pooled = []
-    for each in further:
-        step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, one_each)
+    for each in passes:
+        step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, mode == "crop")
         place = None if options.resume is None else beside(Path(options.resume), each.name)
         pooled.append(
             run_image(
-                inputs.at(each.target_mpp), model, step, replace(options, resume=place), output="pooled",
-                shape=(len(each.regions), model.image_encoder.channels), identity={"mode": mode, "pass": each.name},
-            )
+                inputs.at(each.target_mpp), model, step, replace(options, resume=place),
+                outputs={"pooled": (len(each.regions), model.image_encoder.channels)},
+                identity={"output": "pooled", "mode": mode, "pass": each.name},
+            )["pooled"]
         )  # fmt: skip
-    if pooled:
-        # with millions of cells a copy counts
-        head.further = pooled[0] if len(pooled) == 1 else np.concatenate(pooled, axis=1)
-    step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, one_each)
-    return run_image(inputs, model, step, options, output=output, shape=shape, identity=identity)
+    # with millions of cells a copy counts
+    return np.concatenate(pooled, axis=1) if len(pooled) > 1 else next(iter(pooled), None)
 
 
 def beside(resume: Path, name: str) -> Path:
@@ -171,11 +197,10 @@ def run_image(
     step: Step,
     options: Options,
     *,
-    output: str,
-    shape: tuple[int, ...],
+    outputs: Mapping[str, tuple[int, ...]],
     identity: Mapping[str, Any],
-) -> np.ndarray:
-    """Run the engine over an image input; returns an output of the step for all rows.
+) -> dict[str, np.ndarray]:
+    """Run the engine over an image input; returns outputs of the step for all rows.
 
     Parameters
     ----------
@@ -187,29 +212,30 @@ def run_image(
         What is done with every field.
     options
         The call's.
-    output
-        Name of the output.
-    shape
-        Its shape without the rows.
+    outputs
+        Names of the outputs, and the shape of each without the rows.
     identity
-        What it depends on beside image, outlines and model; with ``resume``, another one is refused.
+        What they depend on beside image, outlines and model; with ``resume``, another one is refused.
 
     Returns
     -------
-    float32 (n, …), NaN in rows without pixels.
+    float32 (n, …) by name, NaN in rows without pixels.
     """
     from pastpy.engine import MemorySink, ZarrSink, run_step
 
     n = len(inputs.spatial_um)
     sink: MemorySink | ZarrSink = MemorySink(n)
     if options.resume is not None:
-        sink = ZarrSink(options.resume, n, {"output": output, **identity, **_identity(inputs, model)})
+        sink = ZarrSink(options.resume, n, {**identity, **_identity(inputs, model)})
     run_step(
         inputs.reader, inputs.shapes, step, sink, device=options.device, batch_size=options.batch_size,
         client=options.client, progress=options.progress,
     )  # fmt: skip
     # no field has written anything where no row lies on the image
-    return sink[output] if output in sink else np.full((n, *shape), np.nan, dtype=np.float32)
+    return {
+        name: sink[name] if name in sink else np.full((n, *shape), np.nan, dtype=np.float32)
+        for name, shape in outputs.items()
+    }
 
 
 def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -> torch.Tensor:

@@ -106,18 +106,22 @@ def mean_deviance(counts: np.ndarray, share: np.ndarray, theta: np.ndarray) -> f
 def make_card(
     model: PAST, config: TrainConfig, train: list[Section], validation: list[Section], history: list[dict[str, float]]
 ) -> ModelCard:
-    """Score a trained model on the validation sections and collect what its users must know."""
+    """Score a trained model on the validation section, if there is one, and collect what its users must know."""
     import pandas as pd
 
     from pastpy.models.past import ModelCard
-    from pastpy.train.loop import aligned_counts
 
     genes = variable_genes(train, model.gene_names)
-    section = validation[0]
-    scores = validation_scores(model, section, model.gene_names)
-    shuffled = np.random.default_rng(config.seed).permutation(len(section.spot))
+    r = np.full(len(model.gene_names), np.nan)
+    scores: dict[str, float] = {}
+    statement = "not measured on any tissue that was kept out of the training"
+    if validation:
+        r, scores = _scored(model, train, validation[0], genes, config.seed)
+        statement = (
+            f"same patient, validation section: mean r {scores['mean_r_variable']:.2f} over the {len(genes)} most "
+            "variable genes; not measured on another patient"
+        )
     low, high = _training_quantiles(model, train)
-    r = scores["pearson"].to_numpy()
     table = pd.DataFrame(
         {
             "gene": model.gene_names,
@@ -128,12 +132,6 @@ def make_card(
             "q95": high,
         }
     )
-    share = predicted_share(model, section)
-    seen = np.isfinite(share).all(axis=1)
-    counts = aligned_counts(section.counts, section.genes, model.gene_names)[seen]
-    mean = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train]).sum(axis=0)
-    theta = model.theta()
-    top = scores.loc[genes, "pearson"]
     facts: dict[str, Any] = {
         "licence": "CC-BY-4.0 (training data); backbone Apache-2.0",
         "commercial_use": True,
@@ -141,26 +139,53 @@ def make_card(
         "train": [f"her2st {name}" for name in config.train_sections]
         + (["Xenium breast cells (expression side)"] if config.single_cells else []),
         "validation": [f"her2st {name}" for name in config.validation_sections],
-        "transfer_statement": (
-            f"same patient, validation section: mean r {top.mean():.2f} over the {len(genes)} most variable genes; "
-            "not measured on another patient"
-        ),
+        "transfer_statement": statement,
         "n_train_spots": sum(x.counts.shape[0] for x in train),
         "n_train_cells": sum(len(x.spot) for x in train),
         "depth": float(np.median(np.concatenate([_depth(s, model.gene_names) for s in train]))),
-        "scores": {
-            "n_spots": int(seen.sum()),
-            "mean_r_variable": float(top.mean()),
-            "mean_r_best_50": float(top.nlargest(50).mean()),
-            "mean_r_shuffled": float(validation_scores(model, section, genes, order=shuffled)["pearson"].mean()),
-            "mean_r_one_component": float(one_component_scores(train, section, genes)["pearson"].mean()),
-            "nb_deviance": mean_deviance(counts, share[seen], theta),
-            "nb_deviance_gene_mean": mean_deviance(counts, mean / mean.sum(), theta),
-        },
+        "scores": scores,
+        **_tissue(model, train),
         "epochs": len(history),
         "history": history,
     }
     return ModelCard(table, facts)
+
+
+def _scored(
+    model: PAST, train: list[Section], section: Section, genes: list[str], seed: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Every gene's r on a section, and what the card says of it."""
+    from pastpy.train.loop import aligned_counts
+
+    scores = validation_scores(model, section, model.gene_names)
+    shuffled = np.random.default_rng(seed).permutation(len(section.spot))
+    share = predicted_share(model, section)
+    seen = np.isfinite(share).all(axis=1)
+    counts = aligned_counts(section.counts, section.genes, model.gene_names)[seen]
+    mean = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train]).sum(axis=0)
+    theta = model.theta()
+    top = scores.loc[genes, "pearson"]
+    return scores["pearson"].to_numpy(), {
+        "n_spots": int(seen.sum()),
+        "mean_r_variable": float(top.mean()),
+        "mean_r_best_50": float(top.nlargest(50).mean()),
+        "mean_r_shuffled": float(validation_scores(model, section, genes, order=shuffled)["pearson"].mean()),
+        "mean_r_one_component": float(one_component_scores(train, section, genes)["pearson"].mean()),
+        "nb_deviance": mean_deviance(counts, share[seen], theta),
+        "nb_deviance_gene_mean": mean_deviance(counts, mean / mean.sum(), theta),
+    }
+
+
+def _tissue(model: PAST, train: list[Section]) -> dict[str, Any]:
+    """What the training tissue looks like around its cells; a section left out of all calibrates distances to it."""
+    from pastpy.metrics import feature_reference
+
+    if len(train) < 2:
+        return {}
+    regions = model.passes[0].regions
+    features = np.concatenate([s.pooled[0][:, len(regions) - 1] for s in train])
+    reference = feature_reference(features, np.repeat([s.name for s in train], [len(s.spot) for s in train]))
+    return {"tissue": {"region": regions[-1].name, **reference.to_dict()}}
 
 
 def _depth(section: Section, genes: list[str]) -> np.ndarray:

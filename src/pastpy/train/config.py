@@ -27,7 +27,8 @@ class TrainConfig:
     data
         Folder with the data; the environment variable ``PASTPY_SHARED_DATA`` or ``data=`` of :func:`fit` override it.
     train_sections, validation_sections
-        Names of sections in ``her2st/``; the validation sections are only scored, and chose nothing of the run.
+        Names of sections in ``her2st/``; the first validation section is only scored, for the model's card,
+        and chooses nothing of the run; without one the card trusts no gene.
     mpp
         µm per pixel of the sections' images.
     spot_diameter_um

@@ -1,0 +1,69 @@
+"""Is this the kind of tissue that a model was trained on? Judged while its cells are embedded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pastpy.tl._warn import warn_user
+
+if TYPE_CHECKING:
+    import torch
+
+    from pastpy.metrics import FeatureReference
+    from pastpy.models import PAST
+
+__all__ = ["DISTANCE", "FamiliarTissue", "familiar_tissue"]
+
+#: Name of the output that holds each row's distance to the training data.
+DISTANCE = "training_distance"
+
+
+@dataclass(frozen=True)
+class FamiliarTissue:
+    """What a model's training tissue looked like to its image backbone.
+
+    Attributes
+    ----------
+    model
+        Name of the model.
+    region
+        Position of the region, among those of the first pass, whose pooled features are compared.
+    reference
+        These features in the training data.
+    """
+
+    model: str
+    region: int
+    reference: FeatureReference
+
+    def distance(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Distance to the training data, float32 (n,), of pooled tokens of the first pass, (n, regions, channels)."""
+        import torch
+
+        from pastpy.metrics import feature_distance
+
+        found = feature_distance(pooled[:, self.region].float().cpu().numpy(), self.reference)
+        return torch.from_numpy(found.astype(np.float32))
+
+    def judge(self, distance: np.ndarray, image_key: str) -> dict[str, Any]:
+        """Warn if the tissue is far; returns what is known of it, for provenance."""
+        from pastpy.metrics import distance_shift
+
+        shift = distance_shift(distance, self.reference)
+        if shift.far:
+            warn_user(f"model {self.model!r}, image {image_key!r}: {shift.message}; check what it says here")
+        return {"share_beyond": shift.share_beyond, "limit": shift.limit, "percentile": shift.percentile}
+
+
+def familiar_tissue(model: PAST) -> FamiliarTissue | None:
+    """The tissue that a model's card describes, or ``None`` if it describes none."""
+    from pastpy.metrics import FeatureReference
+
+    described = model.card.facts.get("tissue")
+    if described is None:
+        return None
+    names = [region.name for region in model.passes[0].regions]
+    return FamiliarTissue(model.config.name, names.index(described["region"]), FeatureReference.from_dict(described))
