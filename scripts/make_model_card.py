@@ -25,13 +25,13 @@ def main() -> None:
 
 | | |
 |---|---|
-| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, in a ring of 10 µm and a context of 30 µm radius; expression encoder; cross-attention decoder with gene queries, negative binomial |
-| image | H&E, read at 0.5 µm/px |
+| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, in a ring of 10 µm and a context of 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius; expression encoder; decoder whose eight programs attend to all tokens, negative binomial |
+| image | H&E, read at 0.5 and 2 µm/px |
 | vocabulary | {len(genes):,} gene symbols |
 | trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |
-| validated on | {", ".join(facts["validation"])}: the same tumour; it decided when to stop |
+| validated on | {", ".join(facts["validation"])}: the same tumour; it chose nothing of the run, but the recipe was chosen by scores on such sections |
 | licence | {facts["licence"]} |
-| command | `{facts["command"]} --data ../shared/data --out past-mini`, as of the recipe described [below](#the-recipe-has-moved-on) |
+| command | `{facts["command"]} --data ../shared/data --out past-mini` |
 
 ## Scores
 
@@ -47,8 +47,9 @@ these figures flatter: a new patient is the real test, and it has **not been mad
 
 Mean negative-binomial deviance of the validation spots, all genes: {s["nb_deviance"]:.4f}, of the gene means
 {s["nb_deviance_gene_mean"]:.4f} (lower is better; the same dispersions). Frozen features of the same backbone with PCA(64)
-and ridge, three stages, give r = 0.32 on this section (floor given with the data): past-mini is a demonstration of the way,
-not the best possible predictor.
+and ridge, three stages, give r = 0.32 on this section (floor given with the data). What the same command gives on sections
+that models of their own have never seen is in [evaluation](evaluation.md); what each part of it gives, in
+[decisions](decisions.md).
 
 ## Genes
 
@@ -61,12 +62,12 @@ not the best possible predictor.
 
 Every gene's r is in `past.models.load("past-mini").card.genes`.
 
-## The recipe has moved on
+## Tissue that it does not know
 
-These weights were trained without a loss on log profiles, with views of the tissue drawn in the order of the sections, and stopped
-at the best epoch on C3. Since then `pastpy pretrain past-mini` compares log profiles too, draws the views by the section's name, so that
-models of folds share what was read, and runs its schedule to the end, so that C3 chooses nothing. What today's command makes has
-not been scored, and is not what ships.
+The card keeps the features of the training cells' surroundings, and how far cells of a section lie from the other sections.
+`tl.embed` and `tl.impute_expression` warn where more cells lie far out than in any section left out, and note the share in
+`uns["past"]`. It was calibrated on one tumour: a warning says that the tissue looks otherwise, to this backbone; that none comes
+does not say that predictions are right.
 
 ## Limits
 

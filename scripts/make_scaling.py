@@ -9,17 +9,10 @@ A table whose file is not there says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
-from result_tables import DOCS, fill
-
-
-def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A table in markdown."""
-    names = list(header)
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+from result_tables import DOCS, fill, table
 
 
 def on(machine: dict[str, Any]) -> str:

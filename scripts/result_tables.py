@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +23,10 @@ def fill(page: Path, tables: Mapping[str, Callable[[Any], str]], *, missing: str
         before, rest = text.split(first)
         text = f"{before}{first}\n\n{filled}\n\n{_LAST}{rest.split(_LAST, 1)[1]}"
     page.write_text(text, encoding="utf-8")
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A table in markdown."""
+    names = list(header)
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)

@@ -35,6 +35,18 @@ def test_hosted_workflow_tests_the_interpreters_of_the_matrix(pyproject):
     assert f">={matrix['python'][0]}" == pyproject["project"]["requires-python"]
 
 
+def test_extras_that_messages_and_pages_name_exist(pyproject):
+    root = Path(__file__).parents[1]
+    texts = [
+        p.read_text(encoding="utf-8")
+        for f in ("src", "docs")
+        for p in (root / f).rglob("*")
+        if p.suffix in (".py", ".md")
+    ]
+    named = {name for text in texts for name in re.findall(r"pastpy\[(\w+)\]", text)}
+    assert "onnx" in named and named <= set(pyproject["project"]["optional-dependencies"])
+
+
 def test_every_dependency_group_names_an_extra(pyproject):
     extras = pyproject["project"]["optional-dependencies"]
     for group in pyproject["dependency-groups"].values():

@@ -40,6 +40,9 @@ class TrainConfig:
         need only the second share.
     views
         Augmented copies of every section (stain, blur, flips, µm/px) beside the original.
+    style_sd
+        Every step sees each section's tokens through random factors (log-normal) and offsets (in standard deviations)
+        of this spread, one a channel for the whole section: what another donor or laboratory would do to features.
     epochs, batch_spots, cells_per_spot, learning_rate, weight_decay, readout_decay
         Schedule: spots a step, cells drawn from each, AdamW; ``readout_decay`` is the weight decay of the decoder's
         per-gene weights.
@@ -65,6 +68,7 @@ class TrainConfig:
     min_detection: float = 0.3
     min_detection_panel: float = 0.1
     views: int = 4
+    style_sd: float = 0.0
     epochs: int = 60
     batch_spots: int = 32
     cells_per_spot: int = 8

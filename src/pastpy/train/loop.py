@@ -66,6 +66,7 @@ def fit(
     from pastpy.train.augment import views_of
     from pastpy.train.card import make_card
     from pastpy.train.data import prepare_section, read_cells
+    from pastpy.train.level import set_levels
 
     if not isinstance(config, TrainConfig):
         config = TrainConfig.from_json(config)
@@ -83,6 +84,7 @@ def fit(
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
     _initialise(model, train)
     history = _optimise(model, config, train, single_cells, rng, progress)
+    set_levels(model, train)
     align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history)
     model.save(out)
@@ -224,6 +226,7 @@ class Batches:
         from pastpy.train.card import log_counts
 
         self.config, self.train = config, train
+        self.mean, self.std = model.feature_mean.cpu().numpy(), model.feature_std.cpu().numpy()
         self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
         self.log_counts = [log_counts(s, model.gene_names).astype(np.float32) for s in train]
         self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
@@ -246,16 +249,28 @@ class Batches:
         for chosen in np.array_split(order, len(self)):
             yield self._batch([self.spots[i] for i in chosen], rng)
 
+    def _style(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        """Factor and offset of every section's tokens in a step, float32 (sections, regions, channels)."""
+        sd = self.config.style_sd
+        if not sd:
+            return None
+        shape = (len(self.train), 1, self.mean.shape[1])
+        gain = np.exp(rng.normal(0, sd, shape)).astype(np.float32)
+        offset = rng.normal(0, sd, shape).astype(np.float32) * self.std
+        return np.broadcast_to(gain, offset.shape), self.mean * (1 - gain) + offset
+
     def _batch(self, spots: list[tuple[int, int]], rng: np.random.Generator) -> Batch:
         import torch
 
         from pastpy.train.objective import Batch
 
         pooled, owner = [], []
+        style = self._style(rng)
         for position, (a, i) in enumerate(spots):
             members = self.members[a][i]
             drawn = rng.choice(members, min(len(members), self.config.cells_per_spot), replace=False)
-            pooled.append(self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn])
+            tokens = self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn]
+            pooled.append(tokens if style is None else style[0][a] * tokens + style[1][a])
             owner.append(np.full(len(drawn), position))
         cells = known = None
         if self.cells is not None:
