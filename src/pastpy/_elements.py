@@ -407,7 +407,10 @@ def unit_geometry(
 
 
 def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Map a shapes element by an affine; a circle's radius is scaled by the square root of the determinant."""
+    """Map a shapes element by an affine; a circle's radius is scaled by the square root of the determinant.
+
+    Empty shapes come out as ``None``, with NaN for a centre.
+    """
     import shapely
 
     geometry = shapes.geometry.to_numpy()
@@ -418,6 +421,9 @@ def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarr
     if points.any():
         scale = float(np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
         radius[points] = shapes["radius"].to_numpy(dtype=float)[points] * scale
+    nowhere = shapely.is_empty(geometry) | shapely.is_missing(geometry)
+    if nowhere.any():
+        geometry = np.where(nowhere, None, geometry)
     centre = shapely.centroid(geometry)
     return geometry, radius, np.column_stack([shapely.get_x(centre), shapely.get_y(centre)])
 

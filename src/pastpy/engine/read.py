@@ -29,7 +29,7 @@ Taps = tuple[tuple[int, int], np.ndarray, "np.ndarray | None"]
 
 
 def rgb_channels(level: DataArray, name: str) -> DataArray:
-    """The three colour channels of a (c, y, x) image; an alpha channel is dropped.
+    """The three colour channels of a (c, y, x) image, by their names where these are r, g, b; alpha is dropped.
 
     Raises
     ------
@@ -41,7 +41,32 @@ def rgb_channels(level: DataArray, name: str) -> DataArray:
         raise ValueError(
             f"image {name!r} has {n} channels; an H&E image has 3 (RGB) or 4 (RGBA). Pass the H&E with image_key="
         )
-    return level.isel(c=slice(0, 3))
+    names = [str(c).lower() for c in level.coords["c"].values] if "c" in level.coords else []
+    if {"r", "g", "b"} <= set(names):
+        return level.isel(c=[names.index(c) for c in "rgb"]) if names[:3] != ["r", "g", "b"] else level.isel(c=slice(3))
+    return level.isel(c=slice(3))
+
+
+def check_depth(levels: Sequence[DataArray], name: str) -> None:
+    """Refuse 8-bit or 12-bit values in a wider integer type, which would be taken for a nearly black image.
+
+    H&E is bright, so the brightest of many pixels is near the end of its range.
+
+    Raises
+    ------
+    ValueError
+        If no pixel in the middle of the image reaches a quarter of its type's range.
+    """
+    level = levels[-1]
+    if not np.issubdtype(level.dtype, np.integer) or level.dtype.itemsize == 1:
+        return
+    middle = [slice(max(0, level.sizes[a] // 2 - 256), level.sizes[a] // 2 + 256) for a in "yx"]
+    top, limit = int(np.asarray(level[:, middle[0], middle[1]].data).max(initial=0)), np.iinfo(level.dtype).max
+    if 0 < top < limit / 4:
+        raise ValueError(
+            f"image {name!r} is {level.dtype}, but no pixel in its middle is above {top} of {limit}: it looks like "
+            f"values of fewer bits. Convert it to uint8, e.g. (image >> {max(0, top.bit_length() - 8)}).astype('uint8')"
+        )
 
 
 def unit_range(pixels: np.ndarray, name: str) -> np.ndarray:
@@ -94,11 +119,12 @@ class FieldReader:
     Raises
     ------
     ValueError
-        If the image is not RGB or RGBA.
+        If the image is not RGB or RGBA, or holds fewer bits than its type says.
     """
 
     def __init__(self, levels: Sequence[DataArray], *, mpp: float, target_mpp: float, name: str = "image") -> None:
         rgb = [rgb_channels(level, name) for level in levels]
+        check_depth(rgb, name)
         full_width, full_height = rgb[0].sizes["x"], rgb[0].sizes["y"]
         self.name = name
         self.target_per_level0 = mpp / target_mpp

@@ -40,6 +40,7 @@ def embed(
     table_key: str | None = None,
     mpp: float | None = None,
     coordinate_system: str = _keys.COORDINATE_SYSTEM,
+    library_key: str | None = None,
     on_misaligned: _inputs.OnMisaligned = "warn",
     tokenizer: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -73,6 +74,9 @@ def embed(
         µm per level-0 pixel of the image, if the reader did not store it or stored it wrongly.
     coordinate_system
         Coordinate system in which image and shapes meet.
+    library_key
+        Column of ``obs`` that names the section, core or region of every row, as squidpy's: a model that looks at
+        neighbours looks at those of the same one only. Tissue microarrays and several sections on one slide need it.
     on_misaligned
         What to do where the table's shapes do not lie on the tissue of the image: ``"warn"``, ``"raise"`` or
         ``"ignore"``.
@@ -131,8 +135,8 @@ def embed(
     """
     options = _inputs.Options(
         modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned, device=device,
-        batch_size=batch_size, key_added=key_added, client=client, progress=progress,
+        mpp=mpp, coordinate_system=coordinate_system, library_key=library_key, on_misaligned=on_misaligned,
+        device=device, batch_size=batch_size, key_added=key_added, client=client, progress=progress,
     )  # fmt: skip
     loaded = _inputs.load_model(model, device)
     work = partial(_embed_one, embedding=_embedding_of(loaded, tokenizer), options=options)

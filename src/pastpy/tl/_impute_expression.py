@@ -48,6 +48,7 @@ def impute_expression(
     table_key: str | None = None,
     mpp: float | None = None,
     coordinate_system: str = _keys.COORDINATE_SYSTEM,
+    library_key: str | None = None,
     on_misaligned: _inputs.OnMisaligned = "warn",
     device: str = "auto",
     batch_size: int | None = None,
@@ -79,7 +80,7 @@ def impute_expression(
         Write the prediction as ``X`` of a new table of this name instead of ``obsm``; needed above 500 genes.
     modality
         ``"auto"`` uses what a row has; use ``"image"`` to predict measured genes from the image alone.
-    mode, layer, image_key, shapes_key, table_key, mpp, coordinate_system, on_misaligned
+    mode, layer, image_key, shapes_key, table_key, mpp, coordinate_system, library_key, on_misaligned
         As in :func:`pastpy.tl.embed`.
     device, batch_size, key_added, client, resume, progress, copy
         As in :func:`pastpy.tl.embed`.
@@ -117,8 +118,8 @@ def impute_expression(
     """
     options = _inputs.Options(
         modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned, device=device,
-        batch_size=batch_size, key_added=key_added, client=client, progress=progress,
+        mpp=mpp, coordinate_system=coordinate_system, library_key=library_key, on_misaligned=on_misaligned,
+        device=device, batch_size=batch_size, key_added=key_added, client=client, progress=progress,
     )  # fmt: skip
     loaded = _inputs.load_past(model, device)
     chosen = _choose_genes(loaded, genes, table_added)

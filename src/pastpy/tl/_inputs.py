@@ -44,6 +44,7 @@ class Options:
     table_key: str | None = None
     mpp: float | None = None
     coordinate_system: str = _keys.COORDINATE_SYSTEM
+    library_key: str | None = None
     on_misaligned: OnMisaligned = "warn"
     device: str = "auto"
     batch_size: int | None = None
@@ -82,6 +83,8 @@ class ImageInput:
         Names of the elements, µm/px and unit, for provenance.
     levels
         The image's pyramid, for passes at another µm/px.
+    library
+        int64 (n,), which section, core or region a row belongs to, or ``None`` where all are of one.
     """
 
     reader: FieldReader
@@ -89,6 +92,7 @@ class ImageInput:
     spatial_um: np.ndarray
     facts: dict[str, Any]
     levels: Sequence[DataArray]
+    library: np.ndarray | None = None
 
     def at(self, target_mpp: float) -> ImageInput:
         """The same rows of the same image, read at another µm/px."""
@@ -217,17 +221,44 @@ def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target
         from pastpy.pp._alignment import guard
 
         guard(sdata, **elements, on_misaligned=options.on_misaligned)
+    library = library_codes(sdata.tables[table_key], options.library_key, name=f"table {table_key!r}")
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
     facts = {
         **elements,
         "on_misaligned": options.on_misaligned,
+        "library_key": options.library_key,
         "target_mpp": target_mpp,
         "unit": "spot" if diameter > CELL_DIAMETER_UM else "cell",
         "unit_diameter_um": float(diameter),
     }
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
-    return ImageInput(reader, shapes, units.spatial_um, facts, levels)
+    return ImageInput(reader, shapes, units.spatial_um, facts, levels, library)
+
+
+def library_codes(table: AnnData, library_key: str | None, *, name: str) -> np.ndarray | None:
+    """Which section, core or region each row belongs to, as numbers, int64 (n,).
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If it has no value for some rows.
+    """
+    import pandas as pd
+
+    if library_key is None:
+        return None
+    if library_key not in table.obs:
+        raise KeyError(f"{name} has no column {library_key!r} for library_key; it has {list(table.obs.columns)}")
+    codes = np.asarray(pd.factorize(table.obs[library_key])[0], dtype=np.int64)
+    if (codes < 0).any():
+        raise ValueError(
+            f"{name}: {int((codes < 0).sum())} rows have no value in column {library_key!r}, so it is unknown which "
+            "library they belong to; fill it in, or leave these rows out"
+        )
+    return codes
 
 
 def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -> csr_matrix | None:

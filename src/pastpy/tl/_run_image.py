@@ -252,7 +252,7 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
     tokens = torch.from_numpy(found).to(model.device)
     if not model.config.neighbours:
         return tokens
-    near = nearest_cells(inputs.spatial_um, model.config.neighbours, model.config.neighbour_radius_um)
+    near = nearest_cells(inputs.spatial_um, model.config.neighbours, model.config.neighbour_radius_um, inputs.library)
     index, distance = (torch.from_numpy(part).to(model.device) for part in near)
     with torch.inference_mode():
         return model.add_neighbours(tokens, index, distance)
