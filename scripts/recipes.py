@@ -29,12 +29,9 @@ RESULTS = DOCS / "_data" / "recipes.json"
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as shipped": ({}, {}),
     "no styles of donors": ({}, {"style_sd": 0.0}),
-    "styles twice as strong": ({}, {"style_sd": 0.6}),
     "four programs, stronger styles": ({"rank": 4}, {"style_sd": 0.6}),
     "every gene attends for itself": ({"rank": 0}, {}),
-    "no wide discs": ({"coarse_mpp": None}, {}),
     "no loss on log profiles": ({}, {"weights": {**TrainConfig({}).weights, "profile": 0.0}}),
-    "twice as wide": ({"dim": 128}, {}),
 }
 
 

@@ -221,9 +221,14 @@ def as_unit(pixels: np.ndarray, name: str) -> np.ndarray:
     return pixels if pixels.dtype == np.float32 and pixels.max(initial=0) <= 1 else unit_range(pixels, name)
 
 
-def resampling_weights(start: int, n: int, zoom: float, size: int) -> tuple[tuple[int, int], np.ndarray]:
-    """Source range and (n, n_source) weights of ``n`` target pixels from ``start`` along one axis."""
-    (low, high), taps, weight = _taps(start, n, zoom, size)
+def resampling_weights(
+    start: int, n: int, zoom: float, size: int, corner: float = 0.0
+) -> tuple[tuple[int, int], np.ndarray]:
+    """Source range and (n, n_source) weights of ``n`` target pixels from ``start`` along one axis.
+
+    The source begins at ``corner``, and each of its ``size`` pixels is ``zoom`` target pixels wide.
+    """
+    (low, high), taps, weight = _taps(start, n, zoom, size, corner)
     if weight is None:
         taps, weight = taps[:, None], np.ones((n, 1), dtype=np.float32)
     matrix = np.zeros((n, high - low), dtype=np.float32)

@@ -95,18 +95,21 @@ class WorkingImage:
         self._level, self._name = reader.level, name
         # A whole number of working pixels covers the image, so their size gives way by less than one in the side.
         self.shape = max(1, round(reader.height)), max(1, round(reader.width))
-        self._scale = self._level.sizes["x"] / self.shape[1], self._level.sizes["y"] / self.shape[0]
         self.level0_px = levels[0].sizes["x"] / self.shape[1], levels[0].sizes["y"] / self.shape[0]
+        # where the level lies, from the reader's target pixels to working pixels
+        fit = [1 / (reader.target_per_level0 * px) for px in self.level0_px]
+        self._zoom = reader.zoom[0] * fit[0], reader.zoom[1] * fit[1]
+        self._corner = reader.corner[0] * fit[0], reader.corner[1] * fit[1]
         self.mpp = mpp * float(np.mean(self.level0_px))
 
     def read(self, rectangle: tuple[int, int, int, int]) -> np.ndarray:
         """Pixels of a rectangle (top, bottom, left, right): uint8 (h, w, 3)."""
         top, bottom, left, right = rectangle
-        if self._scale == (1.0, 1.0):
+        if self._zoom == (1.0, 1.0) and self._corner == (0.0, 0.0):
             return np.ascontiguousarray(self._pixels(slice(top, bottom), slice(left, right)).transpose(1, 2, 0))
         height, width = self._level.sizes["y"], self._level.sizes["x"]
-        rows, by_row = resampling_weights(top, bottom - top, 1 / self._scale[1], height)
-        columns, by_column = resampling_weights(left, right - left, 1 / self._scale[0], width)
+        rows, by_row = resampling_weights(top, bottom - top, self._zoom[1], height, self._corner[1])
+        columns, by_column = resampling_weights(left, right - left, self._zoom[0], width, self._corner[0])
         pixels = self._pixels(slice(*rows), slice(*columns))
         return np.stack([_resampled(channel, by_row, by_column) for channel in pixels], axis=-1)
 
