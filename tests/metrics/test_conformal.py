@@ -95,6 +95,7 @@ def test_what_is_wrong_is_named():
     for call, message in (
         (lambda: metrics.calibrate_intervals(p, m, donor * 0 + "P"), "at least two groups"),
         (lambda: metrics.calibrate_intervals(p, m, donor[:5]), "35 units have no group"),
+        (lambda: metrics.interval_coverage(m, m, m, donor[:5]), "35 units have no group"),
         (lambda: metrics.calibrate_intervals(p, m, donor, sd=sd * 0), "sd must be positive"),
         (lambda: metrics.conformal_intervals(p, calibration, level=0.42), "0.42 was not calibrated"),
         (lambda: metrics.conformal_intervals(p, calibration, sd=sd), "leave sd= out"),

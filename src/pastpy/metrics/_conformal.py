@@ -268,6 +268,11 @@ def interval_coverage(
     Row a gene: ``coverage``, ``coverage_lower``, ``coverage_upper``, ``zeros`` (share of measured zeros: where it nears
     the level, no interval that reaches zero can cover less), ``mean_width``, ``n``.
 
+    Raises
+    ------
+    ValueError
+        If a unit has no group.
+
     Examples
     --------
     >>> import pandas as pd
@@ -281,7 +286,7 @@ def interval_coverage(
     high = upper.loc[y.index, y.columns].to_numpy(dtype=float)
     known = np.isfinite(y.to_numpy()) & np.isfinite(low.to_numpy()) & ~np.isnan(high)
     inside = np.where(known, (y.to_numpy() >= low.to_numpy() - 1e-9) & (y.to_numpy() <= high + 1e-9), np.nan)
-    labels = pd.Series(groups).reindex(y.index).astype(str)
+    labels = group_labels(groups, y.index)
     per_group = pd.DataFrame(inside, index=y.index).groupby(labels).mean().to_numpy()
     mean, bottom, top = bootstrap_groups(per_group, n_boot=n_boot, confidence=confidence, seed=seed)
     n = known.sum(axis=0)
