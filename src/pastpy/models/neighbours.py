@@ -88,7 +88,9 @@ class NeighbourContext(nn.Module):
         return self.attention(own, normed[at].flatten(1, 2), bias).masked_fill(alone[:, None, None], 0.0)
 
 
-def nearest_cells(spatial_um: np.ndarray, k: int, radius_um: float) -> tuple[np.ndarray, np.ndarray]:
+def nearest_cells(
+    spatial_um: np.ndarray, k: int, radius_um: float, library: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The nearest cells of each cell within a radius, without itself.
 
     Parameters
@@ -99,6 +101,8 @@ def nearest_cells(spatial_um: np.ndarray, k: int, radius_um: float) -> tuple[np.
         Most neighbours of a cell.
     radius_um
         Farthest distance, µm.
+    library
+        int (n,), the section, core or region of each cell: cells of two libraries are no neighbours, however near.
 
     Returns
     -------
@@ -116,6 +120,12 @@ def nearest_cells(spatial_um: np.ndarray, k: int, radius_um: float) -> tuple[np.
 
     n = len(spatial_um)
     index, distance = np.full((n, k), -1, dtype=np.int64), np.zeros((n, k), dtype=np.float32)
+    if library is not None:
+        for one in np.unique(library):
+            own = np.flatnonzero(library == one)
+            near, distance[own] = nearest_cells(spatial_um[own], k, radius_um)
+            index[own] = np.where(near < 0, -1, own[near])
+        return index, distance
     located = np.flatnonzero(np.isfinite(spatial_um).all(axis=1))
     if len(located) < 2 or k < 1:
         return index, distance
