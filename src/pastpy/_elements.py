@@ -33,6 +33,7 @@ __all__ = [
     "require_spatialdata",
     "resolve_image",
     "resolve_mpp",
+    "resolve_regions",
     "resolve_shapes",
     "resolve_table",
     "set_mpp",
@@ -173,6 +174,14 @@ def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_k
         f"shapes annotated by table {table_key!r}", shapes_key, sdata.shapes,
         [r for r in regions if r in sdata.shapes], "shapes_key",
     )  # fmt: skip
+
+
+def resolve_regions(sdata: SpatialData, shapes_key: str | None = None, *, table_key: str) -> list[str]:
+    """Names of all shapes that a table annotates, or ``shapes_key`` alone; errors as in :func:`resolve_shapes`."""
+    regions = [r for r in _regions(sdata.tables[table_key]) if r in sdata.shapes]
+    if shapes_key is None and len(regions) > 1:
+        return regions
+    return [resolve_shapes(sdata, shapes_key, table_key=table_key)]
 
 
 def _regions(table: AnnData) -> list[str]:
@@ -327,7 +336,13 @@ def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.
         int (k,), positions in the table.
     shape_positions
         int (k,), positions in the shapes element.
+
+    Raises
+    ------
+    ValueError
+        If an id stands more than once in the index of the shapes or among the rows: whose row is whose is then unknown.
     """
+    import pandas as pd
     from spatialdata.models import TableModel
 
     table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
@@ -337,7 +352,15 @@ def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.
     if shapes.index.has_duplicates:
         twice = shapes.index[shapes.index.duplicated()].tolist()[0]
         raise ValueError(f"shapes {shapes_key!r} has the index {twice!r} more than once; make its index unique")
-    ids = table.obs[attrs[TableModel.INSTANCE_KEY]].to_numpy()[rows]
+    instance_key = attrs[TableModel.INSTANCE_KEY]
+    ids = pd.Index(table.obs[instance_key].to_numpy()[rows])
+    again = ids.duplicated() & ids.notna()
+    if again.any():
+        twice = ids[again].unique().tolist()
+        raise ValueError(
+            f"obs[{instance_key!r}] of table {table_key!r} has {len(twice)} ids of {shapes_key!r} more than once "
+            f"({', '.join(map(repr, twice[:5]))}); keep one row of each"
+        )
     return rows, shapes.index.get_indexer(ids)
 
 
@@ -409,7 +432,7 @@ def unit_geometry(
 def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Map a shapes element by an affine; a circle's radius is scaled by the square root of the determinant.
 
-    Empty shapes come out as ``None``, with NaN for a centre.
+    A shape without a place (none, empty, NaN or infinite coordinates, a circle of unknown radius) is ``None`` and NaN.
     """
     import shapely
 
@@ -421,11 +444,14 @@ def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarr
     if points.any():
         scale = float(np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
         radius[points] = shapes["radius"].to_numpy(dtype=float)[points] * scale
-    nowhere = shapely.is_empty(geometry) | shapely.is_missing(geometry)
-    if nowhere.any():
-        geometry = np.where(nowhere, None, geometry)
-    centre = shapely.centroid(geometry)
-    return geometry, radius, np.column_stack([shapely.get_x(centre), shapely.get_y(centre)])
+    placed = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry)) & (np.isfinite(radius) | ~points)
+    placed[placed] = np.isfinite(shapely.bounds(geometry[placed])).all(axis=1)
+    centroids = np.full((len(shapes), 2), np.nan)
+    centroids[placed] = shapely.get_coordinates(shapely.centroid(geometry[placed]))
+    if not placed.all():
+        geometry = geometry.copy()
+        geometry[~placed], radius[~placed] = None, np.nan
+    return geometry, radius, centroids
 
 
 def _apply(affine: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-__all__ = ["write_table"]
+__all__ = ["check_writable", "write_table"]
 
 _NEW = "past-new-"
 _OLD = "past-old-"
@@ -35,6 +36,8 @@ def write_table(sdata: SpatialData, table_key: str) -> None:
         If there is no such table.
     ValueError
         If the object is not backed by a store on this machine.
+    PermissionError
+        If the store is read-only.
 
     Examples
     --------
@@ -51,27 +54,53 @@ def write_table(sdata: SpatialData, table_key: str) -> None:
             f"the object is not backed by a store on this machine (path: {sdata.path}); save it once with "
             "sdata.write(path)"
         )
+    check_writable(sdata.path)
     sidecar = _NEW + table_key
-    folder = sdata.path / "tables"
+    folder, container = sdata.path / "tables", _format_of(sdata.path)
     _remove(folder / sidecar)
     try:
-        _write_as(sdata, table_key, sidecar)
+        _write_as(sdata, table_key, sidecar, container)
         _swap(folder / sidecar, folder / table_key, folder / (_OLD + table_key))
+        sdata.write_attrs(container)
     finally:
         _remove(folder / sidecar)
         if sdata.has_consolidated_metadata():
             sdata.write_consolidated_metadata()
-    sdata.write_attrs()
 
 
-def _write_as(sdata: SpatialData, table_key: str, name: str) -> None:
+def check_writable(path: Path) -> None:
+    """Raise ``PermissionError`` if a table cannot be written to a store.
+
+    Raises
+    ------
+    PermissionError
+        If the store is read-only.
+    """
+    if not all(os.access(folder, os.W_OK) for folder in (path, path / "tables") if folder.exists()):
+        raise PermissionError(
+            f"the store {str(path)!r} is read-only, so no results can be written to it; pass the object "
+            "(spatialdata.read_zarr(path)) or copy=True to have them in memory, or copy the store"
+        )
+
+
+def _format_of(path: Path) -> Any:
+    """SpatialData's format of a store: of zarr 2 or 3. Attributes of the wrong one make it unreadable."""
+    import zarr
+    from spatialdata._io.format import SpatialDataContainerFormats  # they are named nowhere else
+
+    attrs: dict[str, Any] = zarr.open_group(path, mode="r", use_consolidated=False).attrs.asdict()
+    # stores that note no version are older than all that do
+    return SpatialDataContainerFormats[attrs.get("spatialdata_attrs", {}).get("version", "0.1")]
+
+
+def _write_as(sdata: SpatialData, table_key: str, name: str, container: Any) -> None:
     """Write a table under another name; the object's own tables are as before afterwards."""
     with warnings.catch_warnings():
         # A table added under a second name annotates an element that already has one: that is the point.
         warnings.simplefilter("ignore", UserWarning)
         sdata.tables[name] = sdata.tables[table_key]
     try:
-        sdata.write_element(name)
+        sdata.write_element(name, sdata_formats=container)
     finally:
         del sdata.tables[name]
 

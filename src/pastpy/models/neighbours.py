@@ -102,7 +102,7 @@ def nearest_cells(
     radius_um
         Farthest distance, µm.
     library
-        (n,) section, core or region of every cell; cells of different ones are no neighbours, however near.
+        int (n,), the section, core or region of each cell: cells of two libraries are no neighbours, however near.
 
     Returns
     -------
@@ -121,10 +121,10 @@ def nearest_cells(
     n = len(spatial_um)
     index, distance = np.full((n, k), -1, dtype=np.int64), np.zeros((n, k), dtype=np.float32)
     if library is not None:
-        for name in np.unique(library):
-            own = np.flatnonzero(library == name)
+        for one in np.unique(library):
+            own = np.flatnonzero(library == one)
             near, distance[own] = nearest_cells(spatial_um[own], k, radius_um)
-            index[own] = np.where(near >= 0, own[near], -1)
+            index[own] = np.where(near < 0, -1, own[near])
         return index, distance
     located = np.flatnonzero(np.isfinite(spatial_um).all(axis=1))
     if len(located) < 2 or k < 1:

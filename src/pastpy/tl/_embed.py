@@ -35,12 +35,12 @@ def embed(
     modality: _inputs.Modality = "auto",
     mode: str | None = None,
     layer: str | None = None,
-    image_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | None = None,
     table_key: str | None = None,
-    mpp: float | None = None,
-    coordinate_system: str = _keys.COORDINATE_SYSTEM,
     library_key: str | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    coordinate_system: str | Mapping[str, str] = _keys.COORDINATE_SYSTEM,
     on_misaligned: _inputs.OnMisaligned = "warn",
     tokenizer: Mapping[str, Any] | None = None,
     device: str = "auto",
@@ -69,14 +69,18 @@ def embed(
     layer
         Layer with raw counts; ``None`` means ``X``.
     image_key, shapes_key, table_key
-        Names of the elements; see the package's conventions for the defaults.
-    mpp
-        µm per level-0 pixel of the image, if the reader did not store it or stored it wrongly.
-    coordinate_system
-        Coordinate system in which image and shapes meet.
+        Names of the elements; see the package's conventions for the defaults. A table that annotates several shapes
+        (regions, sections) is worked one after the other, or those of ``shapes_key`` alone; where they lie on several
+        images, ``image_key`` is a mapping from the shapes to their image.
     library_key
-        Column of ``obs`` that names the section, core or region of every row, as squidpy's: a model that looks at
-        neighbours looks at those of the same one only. Tissue microarrays and several sections on one slide need it.
+        ``obs`` column with the section, core of a microarray or region of each row, as squidpy's. Models that look at
+        neighbouring cells never look from one library into another; rows that annotate different shapes are never
+        neighbours anyway.
+    mpp
+        µm per level-0 pixel of the image, if the reader did not store it or stored it wrongly; or a mapping from the
+        shapes.
+    coordinate_system
+        Coordinate system in which image and shapes meet; or a mapping from the shapes.
     on_misaligned
         What to do where the table's shapes do not lie on the tissue of the image: ``"warn"``, ``"raise"`` or
         ``"ignore"``.
@@ -93,7 +97,7 @@ def embed(
         ``dask.distributed.Client`` over whose workers the fields of the image are spread.
     resume
         Zarr store to which results of the image are streamed; the same call goes on there after it was killed, to the
-        same bits. For a list, a folder of such stores.
+        same bits. For a list, a folder of such stores; of several shapes, each has its store beside that name.
     progress
         Show a progress bar, and a report of a list.
     copy
@@ -107,7 +111,7 @@ def embed(
       where the modality is absent; ``X_past`` is the normalised sum of those that are there, or what the model itself
       makes of both.
     - ``table.obs["past_valid"]``: False where a row has neither.
-    - ``table.obsm["spatial"]``: µm from the image's top-left corner.
+    - ``table.obsm["spatial"]``: µm from the top-left corner of the row's image.
     - ``table.uns["past"]["embed"]``: what is needed to repeat the call.
 
     Of a list, an object that fails does not stop the others: a warning at the end names it. If all fail, the first
@@ -116,10 +120,12 @@ def embed(
     Raises
     ------
     KeyError
-        If an element cannot be found, or there are several to choose from.
+        If an element or column cannot be found, or there are several to choose from.
     ValueError
-        If µm/px is unknown, counts are not counts, the model does not fit, or ``resume`` holds results of another
-        model, µm/px or image.
+        If µm/px is unknown, counts are not counts, ids stand more than once, a row has no library, the model does not
+        fit, or ``resume`` holds results of another model, µm/px or image.
+    PermissionError
+        If the results of a stored object are to be written to a read-only store; nothing is computed then.
 
     References
     ----------
@@ -135,7 +141,7 @@ def embed(
     """
     options = _inputs.Options(
         modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system, library_key=library_key, on_misaligned=on_misaligned,
+        library_key=library_key, mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned,
         device=device, batch_size=batch_size, key_added=key_added, client=client, progress=progress,
     )  # fmt: skip
     loaded = _inputs.load_model(model, device)
@@ -193,16 +199,19 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
     n, dim = inputs.table.n_obs, model.config.embedding_dim
     image = expression = np.full((n, dim), np.nan, dtype=np.float32)
     joint = None
-    spatial_um = None if inputs.image is None else inputs.image.spatial_um
+    spatial_um = _inputs.spatial_of(inputs.images)
     if inputs.expression is not None:
         expression = _expression_embedding(model, inputs.expression)
-    if model.joint is not None or (inputs.image is not None and model.config.neighbours):
+    if model.joint is not None or (inputs.images and model.config.neighbours):
         image, joint = _from_tokens(model, inputs, options, mode)
-    elif inputs.image is not None:
+    elif inputs.images:
         head = _ImageEmbedding(model)
-        image = _run_image.run_past(inputs.image, model, head, options, mode, output="embedding", shape=(dim,))
-    # the run adds to what is known of the image
-    facts = {**_inputs.model_facts(model), "mode": mode, **(inputs.image.facts if inputs.image else {})}
+        image = _run_image.over_regions(
+            inputs.images, options,
+            lambda region, o: _run_image.run_past(region, model, head, o, mode, output="embedding", shape=(dim,)),
+        )  # fmt: skip
+    # the run adds to what is known of the images
+    facts = {**_inputs.model_facts(model), "mode": mode, **_inputs.image_facts(inputs.images)}
     return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
 
 
@@ -226,7 +235,11 @@ def _from_tokens(
     n, dim = inputs.table.n_obs, model.config.embedding_dim
     image = np.full((n, dim), np.nan, dtype=np.float32)
     joint = image.copy() if model.joint is not None else None
-    tokens = None if inputs.image is None else _run_image.image_tokens(inputs.image, model, options, mode)
+    tokens = None
+    if inputs.images:
+        tokens = _run_image.over_regions(
+            inputs.images, options, lambda region, o: _run_image.image_tokens(region, model, o, mode)
+        )
     with torch.inference_mode():
         for rows in np.array_split(np.arange(n), -(-n // _ROWS)):
             part = None if tokens is None else tokens[rows[0] : rows[-1] + 1]
@@ -246,25 +259,27 @@ def _embed_released(
 ) -> _Embeddings:
     """Embeddings of the released PAST."""
     mode, target_mpp = options.mode or model.mode, model.target_mpp or _released.CROP_MPP
-    table, pixels, name = _inputs.gather_table(data, options, target_mpp=target_mpp)
+    table, images, name = _inputs.gather_table(data, options, target_mpp=target_mpp)
     image = expression = np.full((table.n_obs, model.embedding_dim), np.nan, dtype=np.float32)
     facts: dict[str, Any] = {**_inputs.model_facts(model), "mode": mode}
     counts = None
     if options.modality != "image":
-        required = pixels is None or options.modality != "auto"
+        required = not images or options.modality != "auto"
         counts = _released.gather_counts(table, options, tokenizer, required=required, name=name)
-    if pixels is not None:
-        _released.check_mpp(pixels.facts["mpp"], target_mpp, pixels.facts["image_key"])
-        step = _released.released_step(model, mode, target_mpp=target_mpp)
-        image = _run_image.run_image(
-            pixels, model, step, options, outputs={"embedding": (model.embedding_dim,)},
-            identity={"output": "embedding", "mode": mode},
-        )["embedding"]  # fmt: skip
-        facts |= pixels.facts
+    if images:
+        for each in images:
+            _released.check_mpp(each.facts["mpp"], target_mpp, each.facts["image_key"])
+        step, shape = _released.released_step(model, mode, target_mpp=target_mpp), (model.embedding_dim,)
+        image = _run_image.over_regions(
+            images, options,
+            lambda region, o: _run_image.run_image(
+                region, model, step, o, outputs={"embedding": shape}, identity={"output": "embedding", "mode": mode}
+            )["embedding"],
+        )  # fmt: skip
+        facts |= _inputs.image_facts(images)
     if counts is not None and tokenizer is not None:
         expression, facts["tokens"] = _released.embed_counts(model, counts, table.var_names.tolist(), tokenizer)
-    spatial_um = None if pixels is None else pixels.spatial_um
-    return _Embeddings(table, spatial_um, image, expression, None, facts)
+    return _Embeddings(table, _inputs.spatial_of(images), image, expression, None, facts)
 
 
 def _expression_embedding(model: PAST, inputs: _inputs.ExpressionInput) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,12 +43,12 @@ def impute_expression(
     modality: _inputs.Modality = "auto",
     mode: str | None = None,
     layer: str | None = None,
-    image_key: str | None = None,
+    image_key: str | Mapping[str, str] | None = None,
     shapes_key: str | None = None,
     table_key: str | None = None,
-    mpp: float | None = None,
-    coordinate_system: str = _keys.COORDINATE_SYSTEM,
     library_key: str | None = None,
+    mpp: float | Mapping[str, float] | None = None,
+    coordinate_system: str | Mapping[str, str] = _keys.COORDINATE_SYSTEM,
     on_misaligned: _inputs.OnMisaligned = "warn",
     device: str = "auto",
     batch_size: int | None = None,
@@ -80,7 +80,7 @@ def impute_expression(
         Write the prediction as ``X`` of a new table of this name instead of ``obsm``; needed above 500 genes.
     modality
         ``"auto"`` uses what a row has; use ``"image"`` to predict measured genes from the image alone.
-    mode, layer, image_key, shapes_key, table_key, mpp, coordinate_system, library_key, on_misaligned
+    mode, layer, image_key, shapes_key, table_key, library_key, mpp, coordinate_system, on_misaligned
         As in :func:`pastpy.tl.embed`.
     device, batch_size, key_added, client, resume, progress, copy
         As in :func:`pastpy.tl.embed`.
@@ -93,15 +93,18 @@ def impute_expression(
       model's whole vocabulary; NaN rows where there is nothing to predict from.
     - ``table.obsm["past_expression_std"]``, ``["past_expression_lower"]``, ``["past_expression_upper"]`` with
       ``uncertainty=True``.
-    - ``table.obsm["spatial"]``: µm from the image's top-left corner.
+    - ``table.obsm["spatial"]``: µm from the top-left corner of the row's image.
     - ``table.uns["past"]["impute_expression"]``: model, parameters, per-gene validation scores.
 
     Raises
     ------
     KeyError
-        If an element cannot be found, or there are several to choose from.
+        If an element or column cannot be found, or there are several to choose from.
     ValueError
-        If µm/px is unknown, counts are not counts, gene names cannot be stored, or there are too many for ``obsm``.
+        If µm/px is unknown, counts are not counts, ids stand more than once, a row has no library, gene names cannot
+        be stored, or there are too many for ``obsm``.
+    PermissionError
+        If the results of a stored object are to be written to a read-only store; nothing is computed then.
 
     References
     ----------
@@ -118,7 +121,7 @@ def impute_expression(
     """
     options = _inputs.Options(
         modality=modality, mode=mode, layer=layer, image_key=image_key, shapes_key=shapes_key, table_key=table_key,
-        mpp=mpp, coordinate_system=coordinate_system, library_key=library_key, on_misaligned=on_misaligned,
+        library_key=library_key, mpp=mpp, coordinate_system=coordinate_system, on_misaligned=on_misaligned,
         device=device, batch_size=batch_size, key_added=key_added, client=client, progress=progress,
     )  # fmt: skip
     loaded = _inputs.load_past(model, device)
@@ -199,7 +202,7 @@ def _impute_one(
     frames = {"": np.log1p(target_sum * share)}
     facts = {
         **_inputs.model_facts(model), "mode": mode, "target_sum": target_sum, **options.facts(),
-        **(inputs.image.facts if inputs.image is not None else {}), **_card_facts(model, genes),
+        **_inputs.image_facts(inputs.images), **_card_facts(model, genes),
     }  # fmt: skip
     if uncertainty:
         depth = float(model.card.facts["depth"])
@@ -213,8 +216,9 @@ def _impute_one(
         slots = _keys.Slots(options.key_added)
         for suffix, values in frames.items():
             table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=genes)
-    if inputs.image is not None:
-        _inputs.write_spatial(target, inputs.image.spatial_um)
+    spatial_um = _inputs.spatial_of(inputs.images)
+    if spatial_um is not None:
+        _inputs.write_spatial(target, spatial_um)
     record(target, "impute_expression", facts)
     return target
 
@@ -232,8 +236,10 @@ def _predict(
         return share
     head = _Shares(model, inputs.expression, columns[known])
     left = np.ones(n, dtype=bool)
-    if inputs.image is not None:
-        share[:, known] = _from_image(inputs.image, model, head, options, mode)
+    if inputs.images:
+        share[:, known] = _run_image.over_regions(
+            inputs.images, options, lambda region, o: _from_image(region, model, head, o, mode)
+        )
         left = np.asarray(np.isnan(share[:, known]).all(axis=1))
     if inputs.expression is not None:
         rows = np.flatnonzero(left & inputs.expression.has_counts)
@@ -341,12 +347,13 @@ def predictive_spread(
 
 
 def _spread_by_gene(
-    mu: np.ndarray, theta: np.ndarray, scale: float, *, n_means: int = 64, n_slices: int = 64
+    mu: np.ndarray, theta: np.ndarray, scale: float, *, step: float = 0.125, n_slices: int = 64
 ) -> np.ndarray:
     """Standard deviation of log1p(scale · count), float32 (n, g), read off a curve over the mean for every gene.
 
-    The curve is smooth, so a few means suffice; at each, quantiles at the midpoints of equal slices of probability have
-    the spread of the distribution.
+    The curve is smooth, so a few means suffice. Their logarithms are multiples of ``step``, so that a cell's spread
+    does not depend on the others; at each, quantiles at the midpoints of equal slices of probability have the spread of
+    the distribution.
     """
     from scipy.stats import nbinom
 
@@ -354,7 +361,7 @@ def _spread_by_gene(
     middles = (np.arange(n_slices) + 0.5)[:, None] / n_slices
     for gene in np.flatnonzero(np.isfinite(theta) & np.isfinite(mu).any(axis=0)):
         log_mu = np.log(np.maximum(mu[:, gene], 1e-12))
-        grid = np.linspace(np.nanmin(log_mu), np.nanmax(log_mu), n_means)
+        grid = step * np.arange(np.floor(np.nanmin(log_mu) / step), np.ceil(np.nanmax(log_mu) / step) + 1)
         draws = nbinom.ppf(middles, theta[gene], theta[gene] / (theta[gene] + np.exp(grid)))
         out[:, gene] = np.interp(log_mu, grid, np.log1p(scale * draws).std(axis=0))
     out[~np.isfinite(mu)] = np.nan

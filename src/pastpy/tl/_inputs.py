@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,7 +13,7 @@ from pastpy import _elements, _keys
 from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
     from scipy.sparse import csr_matrix
@@ -39,12 +40,12 @@ class Options:
     modality: Modality = "auto"
     mode: str | None = None
     layer: str | None = None
-    image_key: str | None = None
+    image_key: str | Mapping[str, str] | None = None
     shapes_key: str | None = None
     table_key: str | None = None
-    mpp: float | None = None
-    coordinate_system: str = _keys.COORDINATE_SYSTEM
     library_key: str | None = None
+    mpp: float | Mapping[str, float] | None = None
+    coordinate_system: str | Mapping[str, str] = _keys.COORDINATE_SYSTEM
     on_misaligned: OnMisaligned = "warn"
     device: str = "auto"
     batch_size: int | None = None
@@ -64,12 +65,22 @@ class Options:
 
     def facts(self) -> dict[str, Any]:
         """What of the options decides the result, for provenance."""
-        return {"modality": self.modality, "layer": self.layer, "key_added": self.key_added}
+        names = ("modality", "layer", "library_key", "key_added")
+        return {name: getattr(self, name) for name in names}
+
+    def of_region(self, name: str, shapes_key: str) -> Any:
+        """What an option is for some shapes: their entry of a mapping, or the one value for all."""
+        value = getattr(self, name)
+        if not isinstance(value, Mapping):
+            return value
+        if shapes_key not in value:
+            raise KeyError(f"{name}= has no entry for the shapes {shapes_key!r}; it has {list(value)}")
+        return value[shapes_key]
 
 
 @dataclass
 class ImageInput:
-    """Pixels and outlines of a table's rows.
+    """Pixels and outlines of a table's rows; those of other regions are NaN.
 
     Attributes
     ----------
@@ -84,7 +95,7 @@ class ImageInput:
     levels
         The image's pyramid, for passes at another µm/px.
     library
-        int64 (n,), which section, core or region a row belongs to, or ``None`` where all are of one.
+        int64 (n,), library of each row, if ``library_key`` was given.
     """
 
     reader: FieldReader
@@ -93,6 +104,11 @@ class ImageInput:
     facts: dict[str, Any]
     levels: Sequence[DataArray]
     library: np.ndarray | None = None
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Positions of the rows that have a place on the image, or beyond its edge."""
+        return np.flatnonzero(np.isfinite(self.spatial_um).all(axis=1))
 
     def at(self, target_mpp: float) -> ImageInput:
         """The same rows of the same image, read at another µm/px."""
@@ -125,10 +141,20 @@ class ExpressionInput:
 
 @dataclass
 class Inputs:
-    """A table and what is known of its rows; either modality may be absent."""
+    """A table and what is known of its rows; either modality may be absent.
+
+    Attributes
+    ----------
+    table
+        The table.
+    images
+        An image input for every region that the table annotates, all in the table's order; none without an image.
+    expression
+        Counts, if any.
+    """
 
     table: AnnData
-    image: ImageInput | None
+    images: list[ImageInput]
     expression: ExpressionInput | None
 
 
@@ -167,21 +193,22 @@ def gather(data: SpatialData | AnnData, model: PAST, options: Options) -> Inputs
     """Resolve elements, check them, and collect what the model needs; nothing is changed. Misfits are warned of."""
     from pastpy.models import misfits
 
-    table, image, name = gather_table(data, options, target_mpp=model.config.target_mpp)
+    table, images, name = gather_table(data, options, target_mpp=model.config.target_mpp)
     expression = None
     if options.modality != "image":
-        required = image is None or options.modality != "auto"
+        required = not images or options.modality != "auto"
         expression = gather_counts(table, model, options.layer, required=required, name=name)
     genes = None if expression is None else table.var_names
-    for misfit in misfits(model, genes=genes, mpp=None if image is None else image.facts["mpp"]):
+    resolutions = [image.facts["mpp"] for image in images] or [None]
+    for misfit in dict.fromkeys(m for mpp in resolutions for m in misfits(model, genes=genes, mpp=mpp)):
         warn_user(f"model {model.config.name!r}: {misfit}")
-    return Inputs(table, image, expression)
+    return Inputs(table, images, expression)
 
 
 def gather_table(
     data: SpatialData | AnnData, options: Options, *, target_mpp: float
-) -> tuple[AnnData, ImageInput | None, str]:
-    """The table, the image of its rows where it is wanted, and how to call the table in messages."""
+) -> tuple[AnnData, list[ImageInput], str]:
+    """The table, the images of its rows where they are wanted, and how to call the table in messages."""
     from anndata import AnnData
 
     if isinstance(data, AnnData):
@@ -189,31 +216,76 @@ def gather_table(
             raise TypeError(
                 f"modality={options.modality!r} needs an image, but an AnnData was given; pass the SpatialData"
             )
-        return data, None, "the AnnData"
+        library_of(data, options.library_key, name="the AnnData")
+        return data, [], "the AnnData"
     sdata = _elements.require_spatialdata(data)
     table_key = _elements.resolve_table(sdata, options.table_key)
-    image = None
+    table, name = sdata.tables[table_key], f"table {table_key!r}"
+    library = library_of(table, options.library_key, name=name)
+    images = []
     if options.modality != "expression":
-        image = gather_image(sdata, table_key, options, target_mpp=target_mpp)
-    return sdata.tables[table_key], image, f"table {table_key!r}"
+        images = gather_images(sdata, table_key, options, target_mpp=target_mpp)
+    return table, [replace(image, library=library) for image in images], name
 
 
-def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target_mpp: float) -> ImageInput:
-    """Reader and outlines for the rows of a table."""
+def library_of(table: AnnData, library_key: str | None, *, name: str) -> np.ndarray | None:
+    """The library of every row as int64 (n,), or ``None`` without a key.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If a row has no value there.
+    """
+    if library_key is None:
+        return None
+    if library_key not in table.obs:
+        raise KeyError(f"{name} has no obs column {library_key!r} (library_key=); it has {list(table.obs.columns)}")
+    codes, _ = table.obs[library_key].factorize()
+    if (codes < 0).any():
+        raise ValueError(
+            f"obs[{library_key!r}] of {name} (library_key=) has no value in {int((codes < 0).sum())} of {len(codes)} "
+            "rows; give each row the section, core or region that it belongs to"
+        )
+    return codes.astype(np.int64)
+
+
+def gather_images(sdata: SpatialData, table_key: str, options: Options, *, target_mpp: float) -> list[ImageInput]:
+    """An image input for every region that a table annotates."""
+    regions = _elements.resolve_regions(sdata, options.shapes_key, table_key=table_key)
+    if options.image_key is None:
+        try:
+            options = replace(options, image_key=_elements.resolve_image(sdata))
+        except KeyError as error:
+            if len(regions) == 1:
+                raise
+            of_each = ", ".join(f"{region!r}: …" for region in regions)
+            raise KeyError(
+                f"{error.args[0]}; table {table_key!r} annotates {len(regions)} shapes, so name the image of each, "
+                f"image_key={{{of_each}}}, or take one of them alone with shapes_key="
+            ) from None
+    return [gather_image(sdata, table_key, region, options, target_mpp=target_mpp) for region in regions]
+
+
+def gather_image(
+    sdata: SpatialData, table_key: str, shapes_key: str, options: Options, *, target_mpp: float
+) -> ImageInput:
+    """Reader and outlines for the rows of a table that annotate some shapes."""
     from pastpy.engine import FieldReader, Outlines
 
-    image_key = _elements.resolve_image(sdata, options.image_key)
-    shapes_key = _elements.resolve_shapes(sdata, options.shapes_key, table_key=table_key)
-    mpp = _elements.resolve_mpp(sdata, image_key, options.mpp)
+    image_key = _elements.resolve_image(sdata, options.of_region("image_key", shapes_key))
+    mpp = _elements.resolve_mpp(sdata, image_key, options.of_region("mpp", shapes_key))
+    coordinate_system = options.of_region("coordinate_system", shapes_key)
     elements: dict[str, Any] = {
         "image_key": image_key,
         "shapes_key": shapes_key,
         "table_key": table_key,
-        "coordinate_system": options.coordinate_system,
+        "coordinate_system": coordinate_system,
         "mpp": mpp,
     }
     units = _elements.unit_geometry(
-        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=options.coordinate_system
+        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
     )
     levels = _elements.image_levels(sdata, image_key)
     reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=image_key)
@@ -221,44 +293,17 @@ def gather_image(sdata: SpatialData, table_key: str, options: Options, *, target
         from pastpy.pp._alignment import guard
 
         guard(sdata, **elements, on_misaligned=options.on_misaligned)
-    library = library_codes(sdata.tables[table_key], options.library_key, name=f"table {table_key!r}")
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
     facts = {
         **elements,
         "on_misaligned": options.on_misaligned,
-        "library_key": options.library_key,
         "target_mpp": target_mpp,
         "unit": "spot" if diameter > CELL_DIAMETER_UM else "cell",
         "unit_diameter_um": float(diameter),
     }
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
-    return ImageInput(reader, shapes, units.spatial_um, facts, levels, library)
-
-
-def library_codes(table: AnnData, library_key: str | None, *, name: str) -> np.ndarray | None:
-    """Which section, core or region each row belongs to, as numbers, int64 (n,).
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If it has no value for some rows.
-    """
-    import pandas as pd
-
-    if library_key is None:
-        return None
-    if library_key not in table.obs:
-        raise KeyError(f"{name} has no column {library_key!r} for library_key; it has {list(table.obs.columns)}")
-    codes = np.asarray(pd.factorize(table.obs[library_key])[0], dtype=np.int64)
-    if (codes < 0).any():
-        raise ValueError(
-            f"{name}: {int((codes < 0).sum())} rows have no value in column {library_key!r}, so it is unknown which "
-            "library they belong to; fill it in, or leave these rows out"
-        )
-    return codes
+    return ImageInput(reader, shapes, units.spatial_um, facts, levels)
 
 
 def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -> csr_matrix | None:
@@ -332,6 +377,23 @@ def write_spatial(table: AnnData, spatial_um: np.ndarray) -> None:
             f"obsm[{kept!r}]"
         )
     table.obsm[_keys.SPATIAL] = spatial_um
+
+
+def image_facts(images: Sequence[ImageInput]) -> dict[str, Any]:
+    """Elements, µm/px and unit, for provenance; of several regions each by the name of its shapes."""
+    if len(images) == 1:
+        return images[0].facts
+    return {"regions": {image.facts["shapes_key"]: image.facts for image in images}} if images else {}
+
+
+def spatial_of(images: Sequence[ImageInput]) -> np.ndarray | None:
+    """float64 (n, 2), µm from the top-left corner of each row's own image; ``None`` without an image."""
+    if not images:
+        return None
+    spatial_um = images[0].spatial_um.copy()
+    for image in images[1:]:
+        spatial_um[image.rows] = image.spatial_um[image.rows]
+    return spatial_um
 
 
 def model_facts(model: Model) -> Mapping[str, Any]:

@@ -8,11 +8,11 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pastpy.models import PAST, ImagePass
     from pastpy.tl._inputs import ImageInput, Model, Options
 
-__all__ = ["NormalisedCrops", "PastHead", "image_tokens", "run_image", "run_past"]
+__all__ = ["NormalisedCrops", "PastHead", "image_tokens", "over_regions", "run_image", "run_past"]
+
+Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 
 
 @dataclass
@@ -98,6 +100,22 @@ class NormalisedCrops:
     def to(self, device: torch.device) -> None:
         """Move the model."""
         self.model.to(device)
+
+
+def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[ImageInput, Options], Rows]) -> Rows:
+    """Run each region of a table on its own image; returns all rows, (n, …), in the table's order.
+
+    Rows of two regions never meet. With ``resume``, each of several regions has a store of its own.
+    """
+    if len(images) == 1:
+        return run(images[0], options)
+    parts = []
+    for image in images:
+        place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
+        parts.append(run(image, replace(options, resume=place)))
+    for image, part in zip(images[1:], parts[1:], strict=True):
+        parts[0][image.rows] = part[image.rows]
+    return parts[0]
 
 
 def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -181,7 +199,7 @@ def _run_further(
 
 
 def beside(resume: Path, name: str) -> Path:
-    """Store of a further pass, beside that of the first.
+    """Store of a further pass, or of a region, beside the one that was named.
 
     Examples
     --------
@@ -252,7 +270,8 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
     tokens = torch.from_numpy(found).to(model.device)
     if not model.config.neighbours:
         return tokens
-    near = nearest_cells(inputs.spatial_um, model.config.neighbours, model.config.neighbour_radius_um, inputs.library)
+    radius_um = model.config.neighbour_radius_um
+    near = nearest_cells(inputs.spatial_um, model.config.neighbours, radius_um, inputs.library)
     index, distance = (torch.from_numpy(part).to(model.device) for part in near)
     with torch.inference_mode():
         return model.add_neighbours(tokens, index, distance)

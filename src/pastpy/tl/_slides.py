@@ -155,8 +155,8 @@ def store_names(names: Iterable[str]) -> dict[str, str]:
 def _apply_one(item: Any, work: Callable[..., AnnData], *, copy: bool, resume: str | Path | None) -> AnnData:
     if not isinstance(item, str | Path):
         return work(item, copy=copy, resume=resume)
-    from pastpy.io import write_table
     from pastpy.io._open import read_any
+    from pastpy.io._table import check_writable, write_table
 
     path = Path(item)
     sdata = read_any(path)
@@ -165,6 +165,8 @@ def _apply_one(item: Any, work: Callable[..., AnnData], *, copy: bool, resume: s
             f"{str(path)!r} is a slide, which cannot hold results; use the command 'pastpy embed', or open it with "
             "pastpy.io.read_wsi, find its nuclei, and pass the object"
         )
+    if not copy:
+        check_writable(path)
     table = work(sdata, copy=copy, resume=resume)
     if not copy:
         write_table(sdata, next(name for name, known in sdata.tables.items() if known is table))
