@@ -46,4 +46,4 @@ def set_levels(model: PAST, train: list[Section]) -> None:
         # half a count keeps genes that were never counted finite
         shift = np.log((counted + 0.5) / (expected + 0.5))
         with torch.no_grad():
-            model.decoder.bias += torch.from_numpy(shift).to(model.decoder.bias)
+            model.decoder.bias.add_(torch.from_numpy(shift).to(model.decoder.bias))
