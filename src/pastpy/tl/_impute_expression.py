@@ -345,9 +345,9 @@ def _spread_by_gene(
 ) -> np.ndarray:
     """Standard deviation of log1p(scale · count), float32 (n, g), read off a curve over the mean for every gene.
 
-    The curve is smooth, so a few means suffice. Their logarithms are multiples of ``step``, so that a cell's spread does
-    not depend on the others; at each, quantiles at the midpoints of equal slices of probability have the spread of the
-    distribution.
+    The curve is smooth, so a few means suffice. Their logarithms are multiples of ``step``, so that a cell's spread
+    does not depend on the others; at each, quantiles at the midpoints of equal slices of probability have the spread of
+    the distribution.
     """
     from scipy.stats import nbinom
 
