@@ -444,13 +444,15 @@ def transform_shapes(shapes: GeoDataFrame, affine: np.ndarray) -> tuple[np.ndarr
     if points.any():
         scale = float(np.sqrt(abs(np.linalg.det(affine[:2, :2]))))
         radius[points] = shapes["radius"].to_numpy(dtype=float)[points] * scale
-    placed = ~(shapely.is_missing(geometry) | shapely.is_empty(geometry)) & (np.isfinite(radius) | ~points)
-    placed[placed] = np.isfinite(shapely.bounds(geometry[placed])).all(axis=1)
+    with np.errstate(invalid="ignore"):
+        centre = shapely.centroid(geometry)
+    placed = ~(shapely.is_missing(centre) | shapely.is_empty(centre)) & (np.isfinite(radius) | ~points)
     centroids = np.full((len(shapes), 2), np.nan)
-    centroids[placed] = shapely.get_coordinates(shapely.centroid(geometry[placed]))
+    centroids[placed] = shapely.get_coordinates(centre[placed])
+    placed &= np.isfinite(centroids).all(axis=1)
     if not placed.all():
         geometry = geometry.copy()
-        geometry[~placed], radius[~placed] = None, np.nan
+        geometry[~placed], radius[~placed], centroids[~placed] = None, np.nan, np.nan
     return geometry, radius, centroids
 
 

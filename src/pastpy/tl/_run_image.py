@@ -107,14 +107,17 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
 
     Rows of two regions never meet. With ``resume``, each of several regions has a store of its own.
     """
+    import torch
+
     if len(images) == 1:
         return run(images[0], options)
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
         parts.append(run(image, replace(options, resume=place)))
-    for image, part in zip(images[1:], parts[1:], strict=True):
-        parts[0][image.rows] = part[image.rows]
+    with torch.inference_mode():  # tokens were made in it
+        for image, part in zip(images[1:], parts[1:], strict=True):
+            parts[0][image.rows] = part[image.rows]
     return parts[0]
 
 
