@@ -43,6 +43,18 @@ def test_cells_at_one_place_are_each_others_neighbours():
     assert (distance == 0).all()
 
 
+@given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 4))
+def test_each_library_is_searched_alone(seed, n, n_libraries):
+    rng = np.random.default_rng(seed)
+    xy, library = rng.uniform(0, 60, (n, 2)), rng.integers(0, n_libraries, n)
+    index, distance = nearest_cells(xy, 3, 30.0, library)
+    for one in range(n_libraries):
+        rows = np.flatnonzero(library == one)
+        alone, apart = nearest_cells(xy[rows], 3, 30.0)
+        assert index[rows].tolist() == [[rows[i] if i >= 0 else -1 for i in near] for near in alone]
+        np.testing.assert_array_equal(distance[rows], apart)
+
+
 def test_context_is_the_literal_sum(context):
     torch.manual_seed(1)
     tokens = torch.randn(4, 2, 8)
