@@ -17,9 +17,11 @@ __all__ = ["align", "nuisance_cca"]
 #: Weight of what changes within a pair (depth, panel, stain, cells or the whole spot), beside the total covariance.
 NUISANCE = 10.0
 #: Weight of mean shifts between such variants, and between sections: directions along which they move are given up.
-SHIFT = 1000.0
+SHIFT = 1e5
 #: Ridge, as a share of the mean variance.
-RIDGE = 0.05
+RIDGE = 0.2
+#: Each joint direction is as long as its correlation to this power: weak ones tell the modalities apart, not the cells.
+SHARPNESS = 4
 #: Thinned copies of every spot's counts.
 THINNED = 3
 
@@ -36,7 +38,8 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
     """Set a model's projections, in closed form, from the pairs of all training spots.
 
     Each spot is seen in several variants: by its own outline and by its cells in every view, with all of its counts and
-    thinned to other depths and panels. See :func:`nuisance_cca`.
+    thinned to other depths and panels. See :func:`nuisance_cca`. Of the image, the regions of the first pass are used:
+    what lies farther around is nearly the same for all cells of a section, and shifts with it.
     """
     generator = torch.Generator().manual_seed(seed)
     images, transcriptomes, groups = [], [], []
@@ -46,15 +49,18 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
             images.append(image)
             transcriptomes.append(expression)
             groups.append(torch.full((image.shape[1],), group))
+    near = len(model.passes[0].regions) * model.config.dim
     of_image, of_expression = nuisance_cca(
-        torch.cat(images, dim=1), torch.cat(transcriptomes, dim=1), torch.cat(groups), model.config.embedding_dim
-    )
+        torch.cat(images, dim=1)[..., :near], torch.cat(transcriptomes, dim=1), torch.cat(groups),
+        model.config.embedding_dim,
+    )  # fmt: skip
     with torch.no_grad():
         for layer, centre, fitted in (
             (model.image_projection, model.image_centre, of_image),
             (model.cell_projection, model.expression_centre, of_expression),
         ):
-            layer.weight.copy_(fitted.weight.T)
+            layer.weight.zero_()
+            layer.weight[:, : len(fitted.weight)] = fitted.weight.T
             layer.bias.zero_()
             centre.copy_(fitted.centre)
 
@@ -65,8 +71,8 @@ def nuisance_cca(
     """Canonical correlations that ignore how a pair was measured.
 
     Both modalities are whitened by their covariance, to which that of nuisances is added with a large weight; then the
-    directions that covary between the modalities within groups are kept, each as long as its correlation. A modality
-    that carries nothing of the other is projected onto (nearly) nothing, so no direction tells the two apart.
+    directions that covary between the modalities within groups are kept, each as long as a power of its correlation. A
+    modality that carries nothing of the other is projected onto (nearly) nothing, so no direction tells the two apart.
 
     Parameters
     ----------
@@ -100,7 +106,7 @@ def nuisance_cca(
     to_x, to_y = _whitening(x, groups), _whitening(y, groups)
     cross = _within(x, groups).T @ _within(y, groups) / x.shape[1]
     u, correlation, v = torch.linalg.svd(to_x @ cross @ to_y)
-    strength = correlation[:dim]
+    strength = correlation[:dim] ** SHARPNESS
     weight_x, weight_y = to_x @ u[:, :dim] * strength, to_y @ v.T[:, :dim] * strength
     # the sum of both is to weigh them alike
     weight_x, weight_y = (w / _spread(features, w) for features, w in ((x, weight_x), (y, weight_y)))
