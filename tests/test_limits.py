@@ -16,6 +16,7 @@ import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anndata
 import geopandas as gpd
@@ -41,12 +42,14 @@ FRAMES = ("past_expression", "past_expression_std", "past_expression_lower", "pa
 
 
 def embed(data, model, slot="X_past_image", **options) -> np.ndarray:
-    return past.tl.embed(data, model, copy=True, progress=False, **options).obsm[slot]
+    table: Any = past.tl.embed(data, model, copy=True, progress=False, **options)
+    return table.obsm[slot]
 
 
 def impute(data, model, **options) -> np.ndarray:
     options = {"genes": GENES, "copy": True, "progress": False, **options}
-    return past.tl.impute_expression(data, model, **options).obsm["past_expression"].to_numpy()
+    table: Any = past.tl.impute_expression(data, model, **options)
+    return table.obsm["past_expression"].to_numpy()
 
 
 def with_pixels(sdata: SpatialData, pixels: np.ndarray, dims=("c", "y", "x"), **options) -> SpatialData:
@@ -489,7 +492,8 @@ def sections(toy_sdata) -> dict[str, SpatialData]:
 @pytest.fixture
 def joined(sections) -> SpatialData:
     """Both in one object, with one table, whose rows are mixed."""
-    elements, tables, resolutions = {}, [], {}
+    elements: dict[str, Any] = {}
+    tables, resolutions = [], {}
     for name, section in sections.items():
         sdata = spatialdata.deepcopy(section)
         elements |= {f"he_{name}": sdata["he"], f"nuclei_{name}": sdata["nuclei"]}
