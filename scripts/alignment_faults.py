@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from result_tables import DOCS, fill, table
 
+from pastpy.bench._runs import HER2ST
+
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
-MPP = 0.69
-SECTIONS = ("C2", "C3", "C4", "C5", "C6")
+SECTIONS, MPP, SPOT_UM = HER2ST
 #: Seeds of simulated tissue: the tests, by which the check was written, use another.
 SEEDS = (101, 102, 103, 104, 105)
 #: Columns of the table.
@@ -105,7 +106,7 @@ def pairs(data: Path, kept: Path) -> Iterator[tuple[str, str, SpatialData, str, 
         sdata = past.datasets.simulate_tissue(n_cells=1500, n_genes=10, seed=seed)
         yield KINDS[2], f"seed {seed}", sdata, "nuclei_true", "cells_true", sdata.attrs["past"]["mpp"]["he"]
     for name in SECTIONS:
-        sdata = read_section(data / "her2st", name, mpp=MPP, spot_diameter_um=100)
+        sdata = read_section(data / "her2st", name, mpp=MPP, spot_diameter_um=SPOT_UM)
         sdata = with_nuclei(sdata, nuclei_of(sdata, kept / f"{name}.parquet"))
         yield KINDS[0], name, sdata, "nuclei", "cells", MPP
         yield KINDS[1], name, sdata, "spot_circles", "spots", MPP

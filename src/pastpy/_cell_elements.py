@@ -13,15 +13,20 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from xarray import DataArray
 
-__all__ = ["cell_table", "finest", "planar_transformations"]
+__all__ = ["cell_table", "finest", "levels_of", "planar_transformations"]
+
+
+def levels_of(element: Any) -> list[DataArray]:
+    """The pyramid levels of an image or labels as they are stored, level 0 first; one without a pyramid is its own."""
+    from spatialdata import get_pyramid_levels
+    from xarray import DataTree
+
+    return list(get_pyramid_levels(element)) if isinstance(element, DataTree) else [element]
 
 
 def finest(element: Any) -> DataArray:
     """The image or labels themselves, or level 0 of their pyramid."""
-    from spatialdata import get_pyramid_levels
-    from xarray import DataTree
-
-    return next(iter(get_pyramid_levels(element))) if isinstance(element, DataTree) else element
+    return levels_of(element)[0]
 
 
 def planar_transformations(element: Any) -> dict[str, Any]:

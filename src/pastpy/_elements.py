@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._cell_elements import finest, levels_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -232,12 +233,7 @@ def image_levels(sdata: SpatialData, image_key: str) -> list[DataArray]:
     Where an image lies is told by its transformations alone, as SpatialData stores it: one that was sliced with xarray
     begins at its own first pixel, whatever its coordinates say. Cut with ``spatialdata.bounding_box_query`` instead.
     """
-    from spatialdata import get_pyramid_levels
-    from xarray import DataArray
-
-    element = sdata.images[image_key]
-    levels = [element] if isinstance(element, DataArray) else list(get_pyramid_levels(element))
-    return [level.transpose("c", "y", "x") for level in levels]
+    return [level.transpose("c", "y", "x") for level in levels_of(sdata.images[image_key])]
 
 
 def level_affine(sdata: SpatialData, image_key: str, level: int = 0, *, mpp: float | None = None) -> np.ndarray:
@@ -296,13 +292,9 @@ def level0_affine(
         If either is not in that coordinate system, a transformation cannot be inverted, or the two lie at a scale that
         no units explain.
     """
-    from spatialdata import get_pyramid_levels
     from spatialdata.transformations import get_transformation
-    from xarray import DataArray
 
-    image = sdata.images[image_key]
-    if not isinstance(image, DataArray):
-        image = next(iter(get_pyramid_levels(image)))
+    image = finest(sdata.images[image_key])
     matrices = []
     for what, thing in ((f"element {name!r}", element), (f"image {image_key!r}", image)):
         known = get_transformation(thing, get_all=True)

@@ -42,9 +42,9 @@ def rgb_channels(level: DataArray, name: str) -> DataArray:
             f"image {name!r} has {n} channels; an H&E image has 3 (RGB) or 4 (RGBA). Pass the H&E with image_key="
         )
     names = [str(c).lower() for c in level.coords["c"].values] if "c" in level.coords else []
-    if {"r", "g", "b"} <= set(names):
-        return level.isel(c=[names.index(c) for c in "rgb"]) if names[:3] != ["r", "g", "b"] else level.isel(c=slice(3))
-    return level.isel(c=slice(3))
+    order = [names.index(c) for c in "rgb"] if {"r", "g", "b"} <= set(names) else [0, 1, 2]
+    # a slice costs nothing, a list a copy of every chunk
+    return level.isel(c=slice(3) if order == [0, 1, 2] else order)
 
 
 def check_depth(levels: Sequence[DataArray], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pastpy._cell_elements import levels_of
 from pastpy._elements import past_attrs, set_mpp
 from pastpy._keys import MPP
 from pastpy.io._resolution import check_plausible
@@ -67,9 +68,6 @@ def _read_store(path: Path) -> SpatialData:
 
 def _read_corners(sdata: SpatialData) -> None:
     """One pixel of every level: arrays are lazy, and chunks that are not as promised would fail much later."""
-    from spatialdata import get_pyramid_levels
-    from xarray import DataArray
-
     for element in (*sdata.images.values(), *sdata.labels.values()):
-        for level in [element] if isinstance(element, DataArray) else get_pyramid_levels(element):
+        for level in levels_of(element):
             level.isel(y=slice(1), x=slice(1)).compute()

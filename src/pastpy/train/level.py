@@ -21,7 +21,7 @@ def set_levels(model: PAST, train: list[Section]) -> None:
 
     The loss on log profiles looks for a mean of logarithms, and the likelihood lets a background explain part of the
     counts; both leave the level of single genes' shares too low or too high, which correlations do not see, but counts
-    and intervals do. Predictions of one gene keep their order.
+    and intervals do. Predictions of one gene keep their order but for what the other genes' shifts do to its share.
 
     Parameters
     ----------
