@@ -14,7 +14,7 @@ from pastpy.engine.pipeline import RunStats, run, run_step
 from pastpy.engine.plan import Field
 from pastpy.engine.pool import Region
 from pastpy.engine.read import FieldReader
-from pastpy.engine.shapes import Outlines, Units, UnitShapes
+from pastpy.engine.shapes import Outlines, PooledBefore, Units, UnitShapes
 from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
 from pastpy.engine.store import ZarrSink
 from pastpy.engine.write import MemorySink, Sink
@@ -27,6 +27,7 @@ __all__ = [
     "Head",
     "MemorySink",
     "Outlines",
+    "PooledBefore",
     "Region",
     "RunStats",
     "Sink",

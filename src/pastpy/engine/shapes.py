@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Outlines", "UnitShapes", "Units"]
+__all__ = ["Outlines", "PooledBefore", "UnitShapes", "Units"]
 
 
 class Units(Protocol):
@@ -43,12 +44,15 @@ class UnitShapes:
         float64 (m, 4): x0, y0, x1, y1 of every polygon edge, holes included.
     edge_start
         int64 (n + 1,): edges of unit ``i`` are ``edge_start[i]:edge_start[i + 1]``.
+    before
+        float32 (n, regions, channels): what an earlier pass has pooled for the units, if there was one.
     """
 
     centroids: np.ndarray
     radius: np.ndarray
     edges: np.ndarray
     edge_start: np.ndarray
+    before: np.ndarray | None = None
 
     @classmethod
     def from_geometry(cls, geometry: np.ndarray, radius: np.ndarray, centroids: np.ndarray, scale: float) -> UnitShapes:
@@ -94,7 +98,10 @@ class UnitShapes:
         start = np.r_[0, np.cumsum(counts)]
         rows = np.repeat(self.edge_start[units] - start[:-1], counts) + np.arange(start[-1])
         x, y = origin
-        return UnitShapes(self.centroids[units] - [x, y], self.radius[units], self.edges[rows] - [x, y, x, y], start)
+        before = None if self.before is None else self.before[units]
+        return UnitShapes(
+            self.centroids[units] - [x, y], self.radius[units], self.edges[rows] - [x, y, x, y], start, before
+        )
 
 
 @dataclass(frozen=True)
@@ -142,3 +149,34 @@ class Outlines:
         )
         x, y = origin
         return UnitShapes(flat.centroids - [x, y], flat.radius, flat.edges - [x, y, x, y], flat.edge_start)
+
+
+@dataclass(frozen=True)
+class PooledBefore:
+    """Units together with what an earlier pass has pooled for them, fetched field by field.
+
+    Attributes
+    ----------
+    units
+        The units.
+    rows
+        From positions of units to their rows, float32 (n, regions, channels).
+    """
+
+    units: Units
+    rows: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def centroids(self) -> np.ndarray:
+        """float64 (n, 2), x and y in target pixels."""
+        return self.units.centroids
+
+    @property
+    def extent(self) -> np.ndarray:
+        """float64 (n,): farthest that a unit's outline lies from its centroid along either axis, target pixels."""
+        return self.units.extent
+
+    def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
+        """Some of the units with their rows, those of the earliest pass first, relative to ``origin``."""
+        taken, rows = self.units.take(units, origin), self.rows(units)
+        return replace(taken, before=rows if taken.before is None else np.concatenate([taken.before, rows], axis=1))

@@ -30,7 +30,7 @@ Rows = tuple[np.ndarray, Mapping[str, np.ndarray]]
 class Head(Protocol):
     """Maps pooled tokens, float32 (n, regions, channels), or the features of crops to named outputs, (n, …).
 
-    It is also given the positions of the units. One with parameters moves them with ``to(device)``.
+    Regions that an earlier pass has pooled come last. The head is also given the positions of the units. One with parameters moves them with ``to(device)``.
     """
 
     def __call__(self, pooled: torch.Tensor, units: np.ndarray, /) -> Mapping[str, torch.Tensor]:
@@ -131,6 +131,8 @@ class TokenStep:
             pooled = self.pool(encode.tokens(pixels, self.encoder), shapes, field, size)
         at_unit = [i for i, region in enumerate(self.regions) if region.at_unit]
         usable = np.isfinite(pooled[:, at_unit]).all(axis=(1, 2))
+        if shapes.before is not None:
+            pooled = np.concatenate([pooled, shapes.before], axis=1)
         units = field.units[usable]
         return units, _outputs(self.head, pooled[usable], units, encode.device) if len(units) else {}
 

@@ -7,6 +7,8 @@ import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,12 @@ if TYPE_CHECKING:
 
     from pastpy.engine.plan import Field
 
-__all__ = ["ZarrSink"]
+__all__ = ["StoredRows", "ZarrSink"]
 
 _ATTRIBUTE = "pastpy_run"
 _MANIFEST = "finished.jsonl"
+#: Fields whose rows stay in memory while others read them; four meet at a corner.
+_FIELDS_KEPT = 6
 
 
 class ZarrSink:
@@ -120,6 +124,23 @@ class ZarrSink:
             out[units] = array[field][: len(units)]
         return out
 
+    def rows(self, name: str, shape: tuple[int, ...]) -> StoredRows:
+        """An output of the finished run, for reading the rows of some units at a time.
+
+        Parameters
+        ----------
+        name
+            Of the output.
+        shape
+            Of a row.
+        """
+        field, place = np.full(self._n, -1, np.int32), np.zeros(self._n, np.int32)
+        for i in self._finished():
+            units = self._fields[i].units
+            field[units], place[units] = i, np.arange(len(units))
+        array = self._group[name] if name in self else None
+        return StoredRows(array, shape, field, place)
+
     def _array(self, name: str, rows: np.ndarray) -> Any:
         assert self._group is not None
         if name in self._arrays:
@@ -138,6 +159,40 @@ class ZarrSink:
         manifest = self._path / _MANIFEST
         text = manifest.read_text() if manifest.exists() else ""
         return {json.loads(line)["field"] for line in text.splitlines(keepends=True) if line.endswith("}\n")}
+
+
+@dataclass
+class StoredRows:
+    """Rows in a store, read field by field.
+
+    Attributes
+    ----------
+    array
+        zarr array (fields, units of the fullest field, …); ``None`` where no field has rows.
+    shape
+        Of a row.
+    field, place
+        int32 (n,): every unit's field, -1 for none, and its place there.
+    """
+
+    array: Any
+    shape: tuple[int, ...]
+    field: np.ndarray
+    place: np.ndarray
+
+    def __post_init__(self) -> None:
+        # fields of the next pass that follow each other want the same ones
+        self._read = lru_cache(_FIELDS_KEPT)(lambda field: self.array[field])
+
+    def __call__(self, units: np.ndarray) -> np.ndarray:
+        """Rows of some units, float32 (m, …), NaN where there is none."""
+        rows = np.full((len(units), *self.shape), np.nan, dtype=np.float32)
+        if self.array is not None:
+            for field in np.unique(self.field[units]):
+                here = self.field[units] == field
+                if field >= 0:
+                    rows[here] = self._read(int(field))[self.place[units[here]]]
+        return rows
 
 
 def _check(path: Path, identity: dict[str, Any]) -> None:

@@ -8,8 +8,10 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,7 +23,7 @@ from pastpy.tl._familiar import DISTANCE, FamiliarTissue, familiar_tissue
 if TYPE_CHECKING:
     import torch
 
-    from pastpy.engine import MemorySink, Step, ZarrSink
+    from pastpy.engine import MemorySink, Sink, Step, Units, ZarrSink
     from pastpy.models import PAST, ImagePass
     from pastpy.tl._inputs import ImageInput, Model, Options
 
@@ -35,8 +37,6 @@ class PastHead:
     """A head that holds a model of pastpy's; subclasses say what they make of the cells' image tokens."""
 
     model: PAST
-    #: What further passes have pooled for all rows of the slide, float32 (rows, regions, channels).
-    further: np.ndarray | None = field(default=None, init=False)
     #: Features of the tissue that the model was trained on, if its card has them.
     familiar: FamiliarTissue | None = field(init=False)
 
@@ -44,12 +44,8 @@ class PastHead:
         self.familiar = familiar_tissue(self.model)
 
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """Named outputs of pooled tokens of the first pass, float32 (n, regions, channels)."""
-        import torch
-
+        """Named outputs of pooled tokens of all passes, float32 (n, regions, channels)."""
         distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
-        if self.further is not None:
-            pooled = torch.cat([pooled, torch.from_numpy(self.further[units]).to(pooled.device)], dim=1)
         return {**self.outputs(self.model.image_tokens(pooled), units), **distance}
 
     def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -139,9 +135,9 @@ def run_past(
 ) -> np.ndarray:
     """Run a model's passes over an image input; returns an output of the head for all rows.
 
-    Further passes go first, and what they pooled waits for the cells of the first pass: that is a few hundred bytes a
-    cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger. With
-    ``resume``, each pass has a store of its own.
+    Further passes go first, and what they pooled waits on disk for the cells of the first pass: that is a few hundred
+    bytes a cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger.
+    With ``resume``, each pass has a store of its own, which is kept; else it is a temporary one.
 
     Where the model knows what tissue it was trained on, a warning says that this tissue is far from it, and
     ``inputs.facts`` how far.
@@ -167,38 +163,35 @@ def run_past(
 
     identity = {"output": output, "mode": mode, **(identity or {})}
     wanted = {output: shape} if head.familiar is None else {output: shape, DISTANCE: ()}
-    step: Step
+    run = partial(run_image, inputs, model, options=options, outputs=wanted, identity=identity)
     if mode == "crop" and model.crop_px is not None:
-        step = CropStep(NormalisedCrops(model, model.pool_crops), head)
+        found = run(step=CropStep(NormalisedCrops(model, model.pool_crops), head))
     else:
         first, *further = model.passes
-        head.further = _run_further(inputs, model, further, options, mode)
         step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
-    found = run_image(inputs, model, step, options, outputs=wanted, identity=identity)
+        with tempfile.TemporaryDirectory(prefix="pastpy-") as scratch:
+            before = [_pool(inputs, model, each, options, mode, Path(scratch)) for each in further]
+            found = run(step=step, before=before)
     if head.familiar is not None and np.isfinite(found[DISTANCE]).any():
         inputs.facts["shift"] = head.familiar.judge(found[DISTANCE], inputs.facts["image_key"])
     return found[output]
 
 
-def _run_further(
-    inputs: ImageInput, model: PAST, passes: list[ImagePass], options: Options, mode: str
-) -> np.ndarray | None:
-    """What further passes pool for all rows, float32 (n, regions, channels)."""
-    from pastpy.engine import TokenStep
+def _pool(
+    inputs: ImageInput, model: PAST, each: ImagePass, options: Options, mode: str, scratch: Path
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Run a further pass; returns a function that reads what was pooled, float32 (n, regions, channels)."""
+    from pastpy.engine import TokenStep, ZarrSink
 
-    pooled = []
-    for each in passes:
-        step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, mode == "crop")
-        place = None if options.resume is None else beside(Path(options.resume), each.name)
-        pooled.append(
-            run_image(
-                inputs.at(each.target_mpp), model, step, replace(options, resume=place),
-                outputs={"pooled": (len(each.regions), model.image_encoder.channels)},
-                identity={"output": "pooled", "mode": mode, "pass": each.name},
-            )["pooled"]
-        )  # fmt: skip
-    # with millions of cells a copy counts
-    return np.concatenate(pooled, axis=1) if len(pooled) > 1 else next(iter(pooled), None)
+    step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, mode == "crop")
+    inputs, n = inputs.at(each.target_mpp), len(inputs.spatial_um)
+    if options.resume is None:
+        sink = ZarrSink(scratch / f"{each.name}.zarr", n, {})
+    else:
+        identity = {"output": "pooled", "mode": mode, "pass": each.name, **_identity(inputs, model)}
+        sink = ZarrSink(beside(Path(options.resume), each.name), n, identity)
+    _run_step(inputs, inputs.shapes, step, sink, options)
+    return sink.rows("pooled", (len(each.regions), model.image_encoder.channels))
 
 
 def beside(resume: Path, name: str) -> Path:
@@ -220,6 +213,7 @@ def run_image(
     *,
     outputs: Mapping[str, tuple[int, ...]],
     identity: Mapping[str, Any],
+    before: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
 ) -> dict[str, np.ndarray]:
     """Run the engine over an image input; returns outputs of the step for all rows.
 
@@ -237,26 +231,37 @@ def run_image(
         Names of the outputs, and the shape of each without the rows.
     identity
         What they depend on beside image, outlines and model; with ``resume``, another one is refused.
+    before
+        Functions from positions of rows to what an earlier pass has pooled for them, float32 (n, regions, channels).
 
     Returns
     -------
     float32 (n, …) by name, NaN in rows without pixels.
     """
-    from pastpy.engine import MemorySink, ZarrSink, run_step
+    from pastpy.engine import MemorySink, PooledBefore, ZarrSink
 
     n = len(inputs.spatial_um)
     sink: MemorySink | ZarrSink = MemorySink(n)
     if options.resume is not None:
         sink = ZarrSink(options.resume, n, {**identity, **_identity(inputs, model)})
-    run_step(
-        inputs.reader, inputs.shapes, step, sink, device=options.device, batch_size=options.batch_size,
-        client=options.client, progress=options.progress,
-    )  # fmt: skip
+    shapes: Units = inputs.shapes
+    for rows in before:
+        shapes = PooledBefore(shapes, rows)
+    _run_step(inputs, shapes, step, sink, options)
     # no field has written anything where no row lies on the image
     return {
         name: sink[name] if name in sink else np.full((n, *shape), np.nan, dtype=np.float32)
         for name, shape in outputs.items()
     }
+
+
+def _run_step(inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options: Options) -> None:
+    from pastpy.engine import run_step
+
+    run_step(
+        inputs.reader, shapes, step, sink, device=options.device, batch_size=options.batch_size,
+        client=options.client, progress=options.progress,
+    )  # fmt: skip
 
 
 def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -> torch.Tensor:
