@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from simulated_slide import lazy_image, machine, report, side_for, slide
+from simulated_slide import MPP, lazy_image, machine, report, side_for, slide
 
 if TYPE_CHECKING:
-    from spatialdata import SpatialData
+    from collections.abc import Sequence
 
-    from pastpy.models import PAST
+    from spatialdata import SpatialData
+    from xarray import DataArray
+
+    from pastpy._elements import UnitGeometry
+    from pastpy.models import PAST, ImagePass
 
 
 def end_to_end(sdata: SpatialData, model: PAST) -> dict[str, float]:
@@ -36,20 +40,34 @@ def end_to_end(sdata: SpatialData, model: PAST) -> dict[str, float]:
 
 
 def stages(sdata: SpatialData, model: PAST) -> dict[str, float]:
-    """µs a cell of every stage, for the two fullest fields, on one thread."""
+    """µs a cell of every stage of every pass, for the two fullest fields of each, on one thread."""
     from pastpy import _elements
+
+    units = _elements.unit_geometry(sdata, "cells", "nuclei", "he", mpp=MPP)
+    levels = _elements.image_levels(sdata, "he")
+    found: dict[str, float] = {}
+    for each in model.passes:
+        found |= {f"{each.name}: {name}": spent for name, spent in pass_stages(levels, units, model, each).items()}
+    tokens = model.feature_mean.expand(5000, -1, -1)
+    start = time.process_time()
+    with torch.inference_mode():
+        model.project_image(model.image_tokens(tokens))
+    return {**found, "project": round((time.process_time() - start) / len(tokens) * 1e6, 1)}
+
+
+def pass_stages(levels: Sequence[DataArray], units: UnitGeometry, model: PAST, each: ImagePass) -> dict[str, float]:
+    """µs a cell of every stage of one pass."""
     from pastpy.engine import FieldReader, Outlines, TokenStep
     from pastpy.engine.chunks import ChunkedLevel
     from pastpy.engine.encode import FieldEncoder
     from pastpy.engine.read import FieldPixels
 
-    units = _elements.unit_geometry(sdata, "cells", "nuclei", "he", mpp=0.5)
-    reader = FieldReader(_elements.image_levels(sdata, "he"), mpp=0.5, target_mpp=model.config.target_mpp)
-    shapes = Outlines(units.geometry, units.radius, units.centroids, 0.5 / model.config.target_mpp)
-    step = TokenStep(model.image_encoder, model.config.regions, lambda pooled, _: {}, model.config.target_mpp)
+    reader = FieldReader(levels, mpp=MPP, target_mpp=each.target_mpp)
+    shapes = Outlines(units.geometry, units.radius, units.centroids, MPP / each.target_mpp)
+    step = TokenStep(model.image_encoder, each.regions, lambda pooled, _: {}, each.target_mpp)
     encode, level = FieldEncoder(step.encode, device=torch.device("cpu")), ChunkedLevel(reader.level)
     fields = sorted(step.plan(reader, shapes, core_px=None), key=lambda f: -len(f.units))[:2]
-    spent = dict.fromkeys(("read", "outlines", "resample and encode", "pool", "project"), 0.0)
+    spent = dict.fromkeys(("read", "outlines", "resample and encode", "pool"), 0.0)
     with torch.inference_mode():
         for field in fields:
             clock = [time.process_time()]
@@ -59,9 +77,7 @@ def stages(sdata: SpatialData, model: PAST) -> dict[str, float]:
             clock.append(time.process_time())
             tokens = encode.tokens(pixels, step.encoder)
             clock.append(time.process_time())
-            pooled = step.pool(tokens, outlines, field, (reader.width, reader.height))
-            clock.append(time.process_time())
-            model.project_image(model.image_tokens(torch.from_numpy(pooled)))
+            step.pool(tokens, outlines, field, (reader.width, reader.height))
             clock.append(time.process_time())
             for name, seconds in zip(spent, np.diff(clock), strict=True):
                 spent[name] += seconds

@@ -30,7 +30,8 @@ Rows = tuple[np.ndarray, Mapping[str, np.ndarray]]
 class Head(Protocol):
     """Maps pooled tokens, float32 (n, regions, channels), or the features of crops to named outputs, (n, …).
 
-    Regions that an earlier pass has pooled come last. The head is also given the positions of the units. One with parameters moves them with ``to(device)``.
+    Regions that an earlier pass has pooled come last. The head is also given the positions of the units. One with
+    parameters moves them with ``to(device)``.
     """
 
     def __call__(self, pooled: torch.Tensor, units: np.ndarray, /) -> Mapping[str, torch.Tensor]:

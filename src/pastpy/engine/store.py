@@ -138,7 +138,8 @@ class ZarrSink:
         for i in self._finished():
             units = self._fields[i].units
             field[units], place[units] = i, np.arange(len(units))
-        array = self._group[name] if name in self else None
+        assert self._group is not None
+        array = self._group[name] if name in self._group else None
         return StoredRows(array, shape, field, place)
 
     def _array(self, name: str, rows: np.ndarray) -> Any:
