@@ -1,6 +1,7 @@
 """Write the tables of docs/scaling.md from the JSON files in docs/_data.
 
     python benchmarks/run_all.py
+    python benchmarks/dense_accuracy.py --data ../shared/data --out docs/_data/dense_accuracy.json
     python scripts/make_scaling.py
 
 A table whose file is not there says so.
@@ -48,6 +49,19 @@ def dense_vs_crops(result: dict[str, Any]) -> str:
     return table(("dense, cells/s", "a crop a cell, cells/s", "ratio"), rows) + "\n\n" + on(result["machine"])
 
 
+def dense_accuracy(result: dict[str, Any]) -> str:
+    """Mean r both ways, a row a seed."""
+    rows = [
+        (f"{r['seed']}", f"{r['dense']:.4f}", f"{r['crop']:.4f}", f"{r['difference']:.1e}") for r in result["seeds"]
+    ]
+    low, high = result["interval_95"]
+    return (
+        table(("seed", "mean r, dense", "mean r, a crop a cell", "difference"), rows)
+        + f"\n\nMean difference {result['mean_difference']:.1e}, 95 % interval {low:.1e} to {high:.1e}; "
+        f"{result['cells']:,} cells."
+    )
+
+
 def past_mini(result: dict[str, Any]) -> str:
     """Cells a second, and µs a cell of each stage."""
     stages = result["µs a cell, one thread"]
@@ -93,7 +107,9 @@ def dask_workers(result: dict[str, Any]) -> str:
     return (
         table(("workers", "seconds"), rows)
         + f"\n\n{result['cells']:,} cells; two workers are {result['two_against_one']:g} times as fast as one "
-        f"(medians), and their output is equal to the bit. {on(result['machine'])}"
+        f"(medians), and their output is equal to the bit. Two processes side by side without Dask, each with a slide of "
+        f"its own, do {result['two_against_one_without_dask']:g} times the work of one: what the machine allows. "
+        f"{on(result['machine'])}"
     )
 
 
@@ -110,6 +126,7 @@ def resume(result: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[Any], str]] = {
     "reading": reading,
     "dense_vs_crops": dense_vs_crops,
+    "dense_accuracy": dense_accuracy,
     "past_mini": past_mini,
     "scaling": lambda result: scaling(result) + growth(result),
     "scaling_streamed": scaling,
