@@ -19,6 +19,7 @@ from pastpy.engine import (
     FieldReader,
     MemorySink,
     Outlines,
+    PooledBefore,
     Region,
     UnitShapes,
     ZarrSink,
@@ -122,6 +123,16 @@ def test_flat_and_lazy_outlines_agree(pixels, outlines):
     flat = UnitShapes.from_geometry(outlines.geometry, outlines.radius, outlines.centroids, 1.0)
     assert rows(reader(pixels), flat).tobytes() == rows(reader(pixels), outlines).tobytes()
     np.testing.assert_allclose(outlines.extent, flat.extent)
+
+
+@pytest.mark.parametrize("options", [{}, {"one_each": True}])
+def test_what_earlier_passes_pooled_comes_after(pixels, outlines, options):
+    alone = rows(reader(pixels), outlines, **options)
+    first, second = (np.random.default_rng(i).normal(size=(300, i, 5)).astype(np.float32) for i in (1, 2))
+    units = PooledBefore(PooledBefore(outlines, first.__getitem__), second.__getitem__)
+    there = np.isfinite(alone).all(axis=1)
+    expected = np.concatenate([alone.reshape(300, 2, 5), first, second], axis=1).reshape(300, -1)
+    np.testing.assert_array_equal(rows(reader(pixels), units, **options)[there], expected[there])
 
 
 @pytest.mark.parametrize(("mpp", "chunk"), [(0.5, 64), (0.25, 100), (0.7, 256)])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import pastpy as past
-from pastpy.engine import spread
+from pastpy.engine import memory
 
 pytest.importorskip("distributed")
 
@@ -67,20 +64,7 @@ def test_something_else_is_no_client(toy_sdata, tiny_model):
         past.tl.embed(toy_sdata(), tiny_model, modality="image", client="tcp://1.2.3.4", progress=False)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-@pytest.mark.parametrize(("asked", "expected"), [("65536", [(-1, 2**28), (-3, 2**25)]), ("0", []), (None, [])])
-def test_a_worker_keeps_freed_memory_unless_its_user_has_a_wish(monkeypatch, asked, expected):
-    told = []
-    libc = SimpleNamespace(mallopt=lambda *setting: told.append(setting))
-    monkeypatch.setattr(spread.ctypes, "CDLL", lambda name: libc)
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    if asked is not None:
-        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", asked)
-    spread._keep_freed_memory.__wrapped__()
-    assert told == expected
-
-
 def test_workers_are_set_up_as_dask_does_it(client):
     """The test above is of use only as long as this is what Dask asks for."""
     asked = client.run(lambda: __import__("os").environ.get("MALLOC_TRIM_THRESHOLD_"))
-    assert set(asked.values()) == {spread._DASK_TRIM}
+    assert set(asked.values()) == {memory._DASK_TRIM}

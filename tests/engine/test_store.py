@@ -134,3 +134,29 @@ def test_fingerprints_tell_values_types_and_shapes_apart():
     with torch.no_grad():
         model.bias[0] += 1e-3
     assert model_fingerprint(model) != before
+
+
+def test_rows_are_read_for_some_units(tmp_path):
+    rng = np.random.default_rng(0)
+    units = np.array_split(rng.permutation(50)[:45], 12)  # five are in no field
+    fields = [Field(i, 0, 8, 8, part) for i, part in enumerate(units)]
+    sink = ZarrSink(tmp_path / "run.zarr", 50, {})
+    sink.begin(fields)
+    for i, part in enumerate(units):
+        kept = part[1:]  # one of each field got no row
+        sink.write(i, kept, {"x": np.stack([kept, -kept], axis=1).astype(np.float32)[:, None]})
+    sink.end()
+    rows = sink.rows("x", (1, 2))
+    for _ in range(20):
+        asked = rng.permutation(50)[: rng.integers(0, 50)]
+        np.testing.assert_array_equal(rows(asked), sink["x"][asked])
+    missing = np.r_[np.setdiff1d(np.arange(50), np.concatenate(units)), [part[0] for part in units]]
+    assert np.isnan(rows(missing)).all()
+
+
+def test_rows_of_a_run_without_units_are_unknown(tmp_path):
+    sink = ZarrSink(tmp_path / "run.zarr", 3, {})
+    sink.begin([])
+    sink.end()
+    assert np.isnan(sink.rows("x", (2, 4))(np.array([0, 2]))).all()
+    assert sink.rows("x", (2, 4))(np.array([0, 2])).shape == (2, 2, 4)

@@ -91,3 +91,18 @@ def test_expression_is_predicted_from_both(toy_sdata, two_passes):
         two_passes.region_in[4].weight.mul_(-1)
     after = past.tl.impute_expression(sdata, two_passes, modality="image", copy=True, progress=False)
     assert (before.obsm["past_expression"] - after.obsm["past_expression"]).abs().to_numpy().max() > 1e-3
+
+
+def test_what_the_coarse_pass_pooled_is_cleared_away(toy_sdata, two_passes, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    kept = []
+    rows = ZarrSink.rows
+
+    def watched(self, name, shape):
+        kept.extend(p.name for p in tmp_path.glob("pastpy-*/*"))
+        return rows(self, name, shape)
+
+    monkeypatch.setattr(ZarrSink, "rows", watched)
+    assert np.isfinite(embedded(toy_sdata(size=384), two_passes)).all()
+    assert kept == ["coarse.zarr"]
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pastpy.engine.device import resolve_device
 from pastpy.engine.encode import FieldEncoder
+from pastpy.engine.memory import return_freed_memory
 from pastpy.engine.plan import Field
 from pastpy.engine.prefetch import Prefetch
 from pastpy.engine.progress import Progress
@@ -191,6 +192,7 @@ def run_step(
                 bar.advance(len(fields[todo[i]].units))
     finally:
         sink.end()
+        return_freed_memory()
     return RunStats(cells, len(todo), chunks, time.perf_counter() - start)
 
 

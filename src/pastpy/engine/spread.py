@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 from collections.abc import Generator, Sequence
-from functools import cache
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pastpy.engine.device import resolve_device
+from pastpy.engine.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from pastpy.engine.pipeline import Job
@@ -27,10 +24,6 @@ _FIELDS = 4
 _TASKS_PER_THREAD = 8
 #: Tasks under way for each thread of the cluster; bounds the rows and outlines that wait.
 _UNDER_WAY = 2
-#: Bytes at the heap's end from which on Dask has workers give them back, where the user has not said otherwise.
-_DASK_TRIM = "65536"
-#: Names of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 #: The threads of a worker share one job, whose network moves once.
 _moving = Lock()
 
@@ -93,25 +86,9 @@ def _distributed() -> tuple[Any, Any]:
     return Client, as_completed
 
 
-@cache
-def _keep_freed_memory() -> None:
-    """Undo what Dask asks of a worker's allocator, unless its user asked for something.
-
-    Every freed block would go back to the system at once. The activations of each layer are then mapped anew, page by
-    page, and a network takes twice as long. Now up to 256 MB stay with the process.
-    """
-    if sys.platform != "linux" or os.environ.get("MALLOC_TRIM_THRESHOLD_") != _DASK_TRIM:
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    # other C libraries have no such thing
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 2**28)
-        mallopt(_M_MMAP_THRESHOLD, 2**25)
-
-
 def _work(job: Job, fields: Sequence[Field], shapes: Sequence[UnitShapes], first: int) -> tuple[int, list[Rows], int]:
     """Compute some fields on a worker."""
-    _keep_freed_memory()
+    keep_freed_memory()
     with _moving:
         job.step.to(resolve_device(job.device))
     results = list(job.rows(fields, shapes))

@@ -310,7 +310,7 @@ def joint_embedding(image: np.ndarray, expression: np.ndarray) -> np.ndarray:
 
 
 def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np.ndarray, joint: np.ndarray) -> None:
-    valid = np.isfinite(joint).all(axis=1)
+    valid = np.isfinite(joint.sum(axis=1))
     table.obsm[slots.embedding_image] = image
     table.obsm[slots.embedding_expression] = expression
     table.obsm[slots.embedding] = joint
