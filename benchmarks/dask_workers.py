@@ -3,14 +3,12 @@
     python benchmarks/dask_workers.py [--cells 100000] [--out dask_workers.json]
 
 ``past.tl.embed(client=…)`` with past-mini on a simulated slide. Each worker is a process with one thread; the figure
-means something only where two processors are free (see the load that is printed). What the machine allows is measured
-beside it: the same call in one process, and in two at the same time that know nothing of each other.
+means something only where two processors are free (see the load that is printed).
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import time
 import warnings
@@ -32,33 +30,6 @@ def embed(n_cells: int, model: PAST, client: Any) -> tuple[np.ndarray, float]:
     start = time.perf_counter()
     past.tl.embed(sdata, model, modality="image", client=client, progress=False)
     return sdata["cells"].obsm["X_past"], time.perf_counter() - start
-
-
-def apart(n_cells: int, barrier: Any, seconds: Any) -> None:
-    """Embed once every process is ready."""
-    import torch
-
-    import pastpy as past
-
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    model = past.models.load("past-mini")
-    embed(2000, model, None)
-    barrier.wait()
-    seconds.put(embed(n_cells, model, None)[1])
-
-
-def side_by_side(n_processes: int, n_cells: int) -> float:
-    """Seconds until the last of some processes is through, each with a slide of its own and without Dask."""
-    spawn = multiprocessing.get_context("spawn")
-    barrier, seconds = spawn.Barrier(n_processes), spawn.Queue()
-    processes = [spawn.Process(target=apart, args=(n_cells, barrier, seconds)) for _ in range(n_processes)]
-    for process in processes:
-        process.start()
-    longest = max(seconds.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return longest
 
 
 def main() -> None:
@@ -96,7 +67,6 @@ def main() -> None:
             found, spent = embed(arguments.cells, model, client)
             seconds[n].append(spent)
             assert found.tobytes() == local.tobytes(), "workers give what this process gives"
-    without = [side_by_side(n, arguments.cells) for n in (1, 2)]
     result = {
         "machine": machine(),
         "cells": len(local),
@@ -104,9 +74,6 @@ def main() -> None:
         "seconds_one_worker": [round(s, 2) for s in seconds[1]],
         "seconds_two_workers": [round(s, 2) for s in seconds[2]],
         "two_against_one": round(float(np.median(seconds[1]) / np.median(seconds[2])), 2),
-        "seconds_one_process_without_dask": round(without[0], 2),
-        "seconds_two_processes_without_dask": round(without[1], 2),
-        "two_against_one_without_dask": round(2 * without[0] / without[1], 2),
         "equal_output": True,
     }
     report(result, arguments.out)

@@ -107,9 +107,7 @@ def dask_workers(result: dict[str, Any]) -> str:
     return (
         table(("workers", "seconds"), rows)
         + f"\n\n{result['cells']:,} cells; two workers are {result['two_against_one']:g} times as fast as one "
-        f"(medians), and their output is equal to the bit. Two processes side by side without Dask, each with a "
-        f"slide of its own, do {result['two_against_one_without_dask']:g} times the work of one: what the machine "
-        f"allows. {on(result['machine'])}"
+        f"(medians), and their output is equal to the bit. {on(result['machine'])}"
     )
 
 
