@@ -1,6 +1,6 @@
 """Run the engine's benchmarks one after the other, each in a process of its own that leaves a JSON file.
 
-    python benchmarks/run_all.py                       # about 20 minutes on two idle cores
+    python benchmarks/run_all.py                       # about 25 minutes on two idle cores
     python benchmarks/run_all.py --quick --out /some/folder   # a minute or two: that everything runs
     python benchmarks/run_all.py --only reading resume
 

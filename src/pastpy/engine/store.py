@@ -134,13 +134,13 @@ class ZarrSink:
         shape
             Of a row.
         """
+        assert self._group is not None
         field, place = np.full(self._n, -1, np.int32), np.zeros(self._n, np.int32)
-        for i in self._finished():
+        # without an array no unit has a row
+        for i in self._finished() if name in self._group else ():
             units = self._fields[i].units
             field[units], place[units] = i, np.arange(len(units))
-        assert self._group is not None
-        array = self._group[name] if name in self._group else None
-        return StoredRows(array, shape, field, place)
+        return StoredRows(self._group.get(name), shape, field, place)
 
     def _array(self, name: str, rows: np.ndarray) -> Any:
         assert self._group is not None
@@ -169,7 +169,7 @@ class StoredRows:
     Attributes
     ----------
     array
-        zarr array (fields, units of the fullest field, …); ``None`` where no field has rows.
+        zarr array (fields, units of the fullest field, …); ``None`` where no unit has a row.
     shape
         Of a row.
     field, place
@@ -188,11 +188,10 @@ class StoredRows:
     def __call__(self, units: np.ndarray) -> np.ndarray:
         """Rows of some units, float32 (m, …), NaN where there is none."""
         rows = np.full((len(units), *self.shape), np.nan, dtype=np.float32)
-        if self.array is not None:
-            for field in np.unique(self.field[units]):
-                here = self.field[units] == field
-                if field >= 0:
-                    rows[here] = self._read(int(field))[self.place[units[here]]]
+        fields, places = self.field[units], self.place[units]
+        for field in np.unique(fields[fields >= 0]):
+            here = fields == field
+            rows[here] = self._read(int(field))[places[here]]
         return rows
 
 

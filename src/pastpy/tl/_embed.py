@@ -310,6 +310,7 @@ def joint_embedding(image: np.ndarray, expression: np.ndarray) -> np.ndarray:
 
 
 def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np.ndarray, joint: np.ndarray) -> None:
+    # a row is NaN as a whole; a mask of all its values would be 64 MB for a million cells
     valid = np.isfinite(joint.sum(axis=1))
     table.obsm[slots.embedding_image] = image
     table.obsm[slots.embedding_expression] = expression

@@ -11,7 +11,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -163,15 +162,15 @@ def run_past(
 
     identity = {"output": output, "mode": mode, **(identity or {})}
     wanted = {output: shape} if head.familiar is None else {output: shape, DISTANCE: ()}
-    run = partial(run_image, inputs, model, options=options, outputs=wanted, identity=identity)
-    if mode == "crop" and model.crop_px is not None:
-        found = run(step=CropStep(NormalisedCrops(model, model.pool_crops), head))
-    else:
-        first, *further = model.passes
-        step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
-        with tempfile.TemporaryDirectory(prefix="pastpy-") as scratch:
+    step: Step
+    with tempfile.TemporaryDirectory(prefix="pastpy-") as scratch:
+        if mode == "crop" and model.crop_px is not None:
+            step, before = CropStep(NormalisedCrops(model, model.pool_crops), head), []
+        else:
+            first, *further = model.passes
+            step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
             before = [_pool(inputs, model, each, options, mode, Path(scratch)) for each in further]
-            found = run(step=step, before=before)
+        found = run_image(inputs, model, step, options, outputs=wanted, identity=identity, before=before)
     if head.familiar is not None and np.isfinite(found[DISTANCE]).any():
         inputs.facts["shift"] = head.familiar.judge(found[DISTANCE], inputs.facts["image_key"])
     return found[output]
