@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pastpy.engine.plan import Field
 
-__all__ = ["StoredRows", "ZarrSink"]
+__all__ = ["ZarrSink"]
 
 _ATTRIBUTE = "pastpy_run"
 _MANIFEST = "finished.jsonl"
@@ -124,8 +124,8 @@ class ZarrSink:
             out[units] = array[field][: len(units)]
         return out
 
-    def rows(self, name: str, shape: tuple[int, ...]) -> StoredRows:
-        """An output of the finished run, for reading the rows of some units at a time.
+    def rows(self, name: str, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+        """A function that reads an output of the finished run for some units: positions in, float32 (m, …) out.
 
         Parameters
         ----------
