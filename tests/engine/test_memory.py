@@ -15,8 +15,8 @@ def told(monkeypatch) -> list[tuple[int, ...]]:
     """Calls of the C library of a Linux that may be another system."""
     calls: list[tuple[int, ...]] = []
     library = SimpleNamespace(mallopt=lambda *what: calls.append(what), malloc_trim=lambda *what: calls.append(what))
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr("pastpy.engine.memory.sys.platform", "linux")
+    monkeypatch.setattr("pastpy.engine.memory.ctypes.CDLL", lambda name: library)
     return calls
 
 
@@ -37,9 +37,9 @@ def test_freed_memory_is_given_back(told):
 @pytest.mark.parametrize("elsewhere", ["win32", "darwin", "musl"])
 def test_nothing_happens_without_glibc(monkeypatch, told, elsewhere):
     if elsewhere == "musl":
-        monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+        monkeypatch.setattr("pastpy.engine.memory.ctypes.CDLL", lambda name: SimpleNamespace())
     else:
-        monkeypatch.setattr(memory.sys, "platform", elsewhere)
+        monkeypatch.setattr("pastpy.engine.memory.sys.platform", elsewhere)
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
     memory.keep_freed_memory.__wrapped__()
     memory.return_freed_memory()
