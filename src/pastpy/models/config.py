@@ -125,6 +125,9 @@ class PASTConfig:
         Names of technologies or batches that the expression encoder is told of in a token of its own.
     gene_tokens
         Let the decoder's gene queries attend to each measured gene, not to the summary alone.
+    summary_tokens, summary_width
+        Image tokens beside those of the regions that a network of two hidden layers of this width makes of all regions
+        at once; 0 leaves them out.
     fusion_layers
         Self-attention layers over the tokens of both modalities before the decoder.
     rank
@@ -175,6 +178,8 @@ class PASTConfig:
     expression_layers: int = 0
     technologies: tuple[str, ...] = ()
     gene_tokens: bool = False
+    summary_tokens: int = 0
+    summary_width: int = 256
     fusion_layers: int = 0
     rank: int = 0
     zero_inflation: bool = False
@@ -197,9 +202,9 @@ class PASTConfig:
             raise ValueError("a backbone with backbone_training='full' must be stored; leave store_backbone=True")
         if not any(region.at_unit for region in self.regions):
             raise ValueError("regions must hold at least one that lies at the cell itself (offset_um=(0, 0))")
-        if self.rank < 0:
-            raise ValueError(f"rank must be 0 or more, got {self.rank}")
-
+        for name, least in (("rank", 0), ("summary_tokens", 0), ("summary_width", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
         self._check_coarse_pass()
 
     def _check_coarse_pass(self) -> None:

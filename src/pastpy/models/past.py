@@ -20,6 +20,7 @@ from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
 from pastpy.models.passes import image_passes
+from pastpy.models.summary import RegionSummary
 from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ class PAST(nn.Module):
             n_genes, dim, config.expression_tokens, config.heads, config.dropout, layers=config.expression_layers,
             technologies=config.technologies, gene_tokens=config.gene_tokens,
         )  # fmt: skip
-        self.image_projection = nn.Linear(n_regions * dim, config.embedding_dim)
+        #: Tokens that :meth:`image_tokens` gives a cell: one a region, then the summary's.
+        self.n_image_tokens = n_regions + config.summary_tokens
+        self.image_projection = nn.Linear(self.n_image_tokens * dim, config.embedding_dim)
         self.cell_projection = nn.Linear(config.expression_tokens * dim, config.embedding_dim)
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
@@ -118,12 +121,18 @@ class PAST(nn.Module):
         self.background = nn.Parameter(torch.zeros(n_genes))
         self.log_background_amount = nn.Parameter(torch.zeros(()))
         self.fusion = nn.ModuleList([Block(dim, config.heads, config.dropout) for _ in range(config.fusion_layers)])
-        self._add_options(config, [region.offset_um for region in regions])
+        self._add_options(config, [region.offset_um for region in regions], channels)
         trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
         self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
 
-    def _add_options(self, config: PASTConfig, offsets: list[tuple[float, float]]) -> None:
+    def _add_options(self, config: PASTConfig, offsets: list[tuple[float, float]], channels: int) -> None:
         """Parts that the configuration asks for; without them nothing is drawn, stored or computed."""
+        self.summary = None
+        if config.summary_tokens:
+            self.summary = RegionSummary(
+                len(offsets) * channels, config.summary_width, tokens=config.summary_tokens, dim=config.dim,
+                dropout=config.dropout,
+            )  # fmt: skip
         self.context = ContextPlace(offsets, config.dim) if any(offset != (0.0, 0.0) for offset in offsets) else None
         self.joint = JointHead(config.dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
         self.neighbour_context = (
@@ -170,13 +179,21 @@ class PAST(nn.Module):
         return self.log_theta.device
 
     def image_tokens(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, regions, dim).
+        """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, n_image_tokens, dim).
 
-        A region that holds no token of the image is NaN, before and after; all others do not depend on it.
+        One a region, then those of the summary. A region that holds no token of the image is NaN, before and after; the
+        other regions do not depend on it, and the summary takes it as a usual one.
         """
         standardised, absent = split_absent((pooled - self.feature_mean) / self.feature_std)
         tokens = self.region_tokens(standardised)
-        return tokens if absent is None else tokens.masked_fill(absent[..., None], float("nan"))
+        if absent is not None:
+            tokens = tokens.masked_fill(absent[..., None], float("nan"))
+        if self.summary is None:
+            return tokens
+        summary = self.summary(standardised)
+        if absent is not None:
+            summary = summary.masked_fill(absent.all(dim=1)[:, None, None], float("nan"))
+        return torch.cat([tokens, summary], dim=1)
 
     def region_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
         """Standardised features of all regions, float32 (n, regions, channels), as model tokens."""
@@ -186,7 +203,7 @@ class PAST(nn.Module):
         return self.dropout(self.token_norm(F.gelu(x)))
 
     def add_neighbours(self, tokens: torch.Tensor, index: torch.Tensor, distance_um: torch.Tensor) -> torch.Tensor:
-        """Image tokens of all cells, (n, regions, dim), that know those of their neighbours.
+        """Image tokens of all cells, (n, n_image_tokens, dim), that know those of their neighbours.
 
         Parameters
         ----------
@@ -207,7 +224,7 @@ class PAST(nn.Module):
         return self.neighbour_context(tokens, index, distance_um)
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Image tokens (n, regions, dim) in the joint space, centred, not yet normalised."""
+        """Image tokens (n, n_image_tokens, dim) in the joint space, centred, not yet normalised."""
         return self.image_projection(split_absent(tokens)[0].flatten(1)) - self.image_centre
 
     def project_expression(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -375,7 +392,7 @@ class PAST(nn.Module):
         Parameters
         ----------
         image_tokens
-            float32 (n, regions, dim) from :meth:`image_tokens`.
+            float32 (n, n_image_tokens, dim) from :meth:`image_tokens`.
         expression_tokens
             float32 (n, t, dim) from :meth:`encode_counts`.
         has_expression

@@ -48,7 +48,7 @@ class PastHead:
         return {**self.outputs(self.model.image_tokens(pooled), units), **distance}
 
     def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """Named outputs of image tokens, float32 (n, regions, dim)."""
+        """Named outputs of image tokens, float32 (n, n_image_tokens, dim)."""
         raise NotImplementedError
 
     def to(self, device: torch.device) -> None:
@@ -264,7 +264,7 @@ def _run_step(inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options
 
 
 def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -> torch.Tensor:
-    """Image tokens of all rows, float32 (n, regions, dim), that know of their neighbours where the model wants it.
+    """Image tokens of all rows, (n, n_image_tokens, dim), that know of their neighbours where the model wants it.
 
     Rows without pixels are NaN.
     """
@@ -272,7 +272,7 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
 
     from pastpy.models import nearest_cells
 
-    shape = (model.feature_mean.shape[0], model.config.dim)
+    shape = (model.n_image_tokens, model.config.dim)
     found = run_past(inputs, model, Tokens(model), options, mode, output="tokens", shape=shape)
     tokens = torch.from_numpy(found).to(model.device)
     if not model.config.neighbours:

@@ -35,6 +35,8 @@ class TrainConfig:
         Diameter of their spots, µm.
     single_cells
         Use ``xenium_breast_cells/`` for the expression side.
+    simulated_cohorts, simulated_donors
+        Simulated cohorts to learn single cells from, and donors in each; see :func:`pastpy.datasets.simulate_tissue`.
     min_detection, min_detection_panel
         Genes of the vocabulary are counted in at least this share of training spots; genes of the single cells' panel
         need only the second share.
@@ -43,12 +45,13 @@ class TrainConfig:
     style_sd
         Every step sees each section's tokens through random factors (log-normal) and offsets (in standard deviations)
         of this spread, one a channel for the whole section: what another donor or laboratory would do to features.
-    epochs, batch_spots, cells_per_spot, learning_rate, weight_decay, readout_decay
-        Schedule: spots a step, cells drawn from each, AdamW; ``readout_decay`` is the weight decay of the decoder's
-        per-gene weights.
+    epochs, batch_spots, cells_per_spot, batch_simulated, learning_rate, weight_decay, readout_decay
+        Schedule: passes over the spots, spots a step, cells drawn from each, simulated cells a step; AdamW;
+        ``readout_decay`` is the weight decay of the decoder's per-gene weights.
     weights
         Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
-        ``expression`` (with or without the image), ``contrastive``, ``cells``, and ``joint`` for a model whose joint
+        ``expression`` (with or without the image), ``contrastive``, ``cells``, ``simulated`` (correlation, within a
+        donor, of simulated cells' predicted and counted log expression), and ``joint`` for a model whose joint
         embedding is learnt.
     contrastive
         Which contrastive loss: ``"info_nce"``, ``"soft_target_clip"``, or ``"siglip"`` for a model with ``logit_bias``.
@@ -65,6 +68,8 @@ class TrainConfig:
     mpp: float = 0.69
     spot_diameter_um: float = 100.0
     single_cells: bool = True
+    simulated_cohorts: int = 0
+    simulated_donors: int = 8
     min_detection: float = 0.3
     min_detection_panel: float = 0.1
     views: int = 4
@@ -72,12 +77,14 @@ class TrainConfig:
     epochs: int = 60
     batch_spots: int = 32
     cells_per_spot: int = 8
+    batch_simulated: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     readout_decay: float = 1e-1
     weights: dict[str, float] = field(
         default_factory=lambda: {
             "image": 1.0, "profile": 3.0, "expression": 0.5, "contrastive": 0.02, "cells": 0.3, "joint": 0.02,
+            "simulated": 1.0,
         }
     )  # fmt: skip
     contrastive: Contrastive = "info_nce"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +22,17 @@ if TYPE_CHECKING:
     from pastpy.train.augment import View
     from pastpy.train.config import TrainConfig
 
-__all__ = ["MIN_CELLS", "Section", "load_section", "pooled_tokens", "prepare_section", "read_cells", "read_section"]
+__all__ = [
+    "MIN_CELLS",
+    "Section",
+    "cached_arrays",
+    "load_section",
+    "made_from",
+    "pooled_tokens",
+    "prepare_section",
+    "read_cells",
+    "read_section",
+]
 
 #: A spot in which fewer nuclei were found says nothing about nuclei.
 MIN_CELLS = 3
@@ -55,46 +68,65 @@ class Section:
 
 def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:
     """A section's training data; kept in the cache directory, so that a run that was killed goes on from there."""
-    import hashlib
-    import json
-    from dataclasses import asdict
-    from importlib.metadata import version
-
-    from pastpy._settings import settings
-    from pastpy.pp import NucleiParameters
-
-    # what the tokens depend on: another folder, other nuclei or another release must not find them
-    architecture = model.config
-    made_from = [
-        version("pastpy"), str(folder.resolve()), name, asdict(NucleiParameters()), config.mpp, config.spot_diameter_um,
-        architecture.backbone, architecture.backbone_stage, architecture.backbone_options, architecture.image_mean,
-        architecture.image_std, [asdict(p) for p in model.passes], [asdict(v) for v in views],
-    ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
-    path = settings.cache_dir / "train" / f"{name}-{digest}.npz"
-    if not path.is_file():
-        _save(load_section(name, folder, config, model, views), path)
-    return _load(name, path)
-
-
-def _save(section: Section, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished.npz")
-    counts = section.counts
-    np.savez(
-        unfinished, pooled=section.pooled, spot=section.spot, spot_pooled=section.spot_pooled, data=counts.data,
-        indices=counts.indices, indptr=counts.indptr, genes=np.array(section.genes, dtype=str),
-    )  # fmt: skip
-    unfinished.rename(path)
-
-
-def _load(name: str, path: Path) -> Section:
     from scipy.sparse import csr_matrix
 
-    with np.load(path, allow_pickle=False) as f:
-        genes = f["genes"].tolist()
-        counts = csr_matrix((f["data"], f["indices"], f["indptr"]), shape=(len(f["indptr"]) - 1, len(genes)))
-        return Section(name, f["pooled"], f["spot"], counts, genes, f["spot_pooled"])
+    from pastpy.pp import NucleiParameters
+
+    def make() -> dict[str, np.ndarray]:
+        section = load_section(name, folder, config, model, views)
+        counts = section.counts
+        return {
+            "pooled": section.pooled, "spot": section.spot, "spot_pooled": section.spot_pooled, "data": counts.data,
+            "indices": counts.indices, "indptr": counts.indptr, "genes": np.array(section.genes, dtype=str),
+        }  # fmt: skip
+
+    # another folder, other nuclei or other views must not find what these gave
+    key = [
+        str(folder.resolve()), asdict(NucleiParameters()), config.mpp, config.spot_diameter_um,
+        [asdict(v) for v in views], *made_from(model),
+    ]  # fmt: skip
+    f = cached_arrays(name, key, make)
+    genes = f["genes"].tolist()
+    counts = csr_matrix((f["data"], f["indices"], f["indptr"]), shape=(len(f["indptr"]) - 1, len(genes)))
+    return Section(name, f["pooled"], f["spot"], counts, genes, f["spot_pooled"])
+
+
+def made_from(model: PAST) -> list[Any]:
+    """What pooled tokens depend on beside the pixels: the release, and all of the image encoder."""
+    config = model.config
+    return [
+        version("pastpy"), config.backbone, config.backbone_stage, config.backbone_options, config.image_mean,
+        config.image_std, [asdict(p) for p in model.passes],
+    ]  # fmt: skip
+
+
+def cached_arrays(name: str, key: list[Any], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays from the cache directory, or made now and put there in one piece.
+
+    Parameters
+    ----------
+    name
+        Begin of the file's name.
+    key
+        Plain values that the arrays depend on; others find another file.
+    make
+        Makes the arrays.
+    """
+    import hashlib
+    import json
+
+    from pastpy._settings import settings
+
+    digest = hashlib.sha256(json.dumps([name, *key]).encode()).hexdigest()[:16]
+    path = settings.cache_dir / "train" / f"{name}-{digest}.npz"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # several runs may make the same arrays at once
+        unfinished = path.with_suffix(f".{os.getpid()}.unfinished.npz")
+        np.savez(unfinished, **make())
+        unfinished.rename(path)
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from pastpy.models.past import PAST
     from pastpy.train.data import Section
-    from pastpy.train.objective import Batch
+    from pastpy.train.objective import Batch, SimulatedBatch
+    from pastpy.train.simulated import SimulatedCells
 
 __all__ = ["fit"]
 
@@ -67,6 +68,7 @@ def fit(
     from pastpy.train.card import make_card
     from pastpy.train.data import prepare_section, read_cells
     from pastpy.train.level import set_levels
+    from pastpy.train.simulated import simulated_cells
 
     if not isinstance(config, TrainConfig):
         config = TrainConfig.from_json(config)
@@ -81,9 +83,10 @@ def fit(
         for names in (config.train_sections, config.validation_sections)
     )
     single_cells = read_cells(folder) if config.single_cells else None
+    simulated = simulated_cells(config, backbone, progress=progress) if config.simulated_cohorts else None
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
-    _initialise(model, train)
-    history = _optimise(model, config, train, single_cells, rng, progress)
+    _initialise(model, train, simulated)
+    history = _optimise(model, config, Batches(model, config, train, single_cells, simulated), train, rng, progress)
     set_levels(model, train)
     align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history)
@@ -127,11 +130,15 @@ def _untrained(config: TrainConfig, genes: list[str]) -> PAST:
     return model.eval()
 
 
-def _initialise(model: PAST, train: list[Section]) -> None:
+def _initialise(model: PAST, train: list[Section], simulated: SimulatedCells | None) -> None:
     """Start from the gene means, with dispersions by moments, and standardise the backbone's tokens."""
     import torch
 
     pooled = np.concatenate([s.pooled[0] for s in train])
+    if simulated is not None:
+        # as many cells of either kind, so that both lie within the range of the networks' first layers
+        drawn = np.linspace(0, len(simulated.pooled) - 1, len(pooled)).astype(int)
+        pooled = np.concatenate([pooled, simulated.pooled[drawn].astype(np.float32)])
     counts = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train])
     share = counts.sum(axis=0) / counts.sum()
     mu = counts.sum(axis=1, keepdims=True) * share
@@ -161,8 +168,8 @@ def _programs(train: list[Section], model: PAST) -> np.ndarray:
 def _optimise(
     model: PAST,
     config: TrainConfig,
+    batches: Batches,
     train: list[Section],
-    single_cells: tuple[csr_matrix, list[str]] | None,
     rng: np.random.Generator,
     progress: bool,
 ) -> list[dict[str, float]]:
@@ -186,7 +193,6 @@ def _optimise(
         groups,
         lr=config.learning_rate, weight_decay=config.weight_decay,
     )  # fmt: skip
-    batches = Batches(model, config, train, single_cells)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.epochs * len(batches)
     )
@@ -222,6 +228,7 @@ class Batches:
         config: TrainConfig,
         train: list[Section],
         single_cells: tuple[csr_matrix, list[str]] | None,
+        simulated: SimulatedCells | None,
     ) -> None:
         from pastpy.train.card import log_counts
 
@@ -239,6 +246,7 @@ class Batches:
             aligned = aligned_counts(counts, genes, model.gene_names)
             self.cells = aligned[aligned.sum(axis=1) >= 10]
             self.known = np.isin(model.gene_names, genes)
+        self.simulated = None if simulated is None else SimulatedDraws(model, simulated, config.batch_simulated)
 
     def __len__(self) -> int:
         return max(1, len(self.spots) // self.config.batch_spots)
@@ -283,4 +291,38 @@ class Batches:
             log_counts=torch.from_numpy(np.stack([self.log_counts[a][i] for a, i in spots])),
             cells=cells,
             cells_known=known,
+            simulated=None if self.simulated is None else self.simulated.draw(rng),
+        )
+
+
+class SimulatedDraws:
+    """Random simulated cells, as many of each of some random donors."""
+
+    #: Donors of a step.
+    donors = 4
+
+    def __init__(self, model: PAST, cells: SimulatedCells, n: int) -> None:
+        import torch
+
+        columns = model.columns_of(cells.genes)
+        known = np.flatnonzero(columns >= 0)
+        self.cells, self.each = cells, max(2, n // self.donors)
+        self.log_counts = cells.log_counts[:, known]
+        self.genes = torch.from_numpy(columns[known])
+        self.starts = np.flatnonzero(np.r_[True, np.diff(cells.donor) != 0, True])
+
+    def draw(self, rng: np.random.Generator) -> SimulatedBatch:
+        """Cells of one step."""
+        import torch
+
+        from pastpy.train.objective import SimulatedBatch
+
+        n_donors = min(self.donors, len(self.starts) - 1)
+        chosen = rng.choice(len(self.starts) - 1, n_donors, replace=False)
+        rows = np.concatenate([rng.integers(self.starts[d], self.starts[d + 1], self.each) for d in chosen])
+        return SimulatedBatch(
+            pooled=torch.from_numpy(self.cells.pooled[rows].astype(np.float32)),
+            log_counts=torch.from_numpy(self.log_counts[rows].astype(np.float32)),
+            donor=torch.arange(n_donors).repeat_interleave(self.each),
+            genes=self.genes,
         )

@@ -22,6 +22,7 @@ __all__ = [
     "spot_mean",
     "spot_share",
     "unit_share",
+    "within_groups",
     "zinb_loss",
 ]
 
@@ -207,6 +208,17 @@ def spot_mean(values: torch.Tensor, spot: torch.Tensor, n_spots: int) -> torch.T
     cells = torch.sparse.sum(weights, dim=1).to_dense()[:, None]
     mean = torch.sparse.mm(weights, values.flatten(1)) / cells.clamp(min=1)
     return mean.view(n_spots, *values.shape[1:])
+
+
+def within_groups(values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Values (n, g) less the mean of each row's group, int64 (n,) counted from 0.
+
+    Examples
+    --------
+    >>> within_groups(torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([0, 0, 1])).ravel().tolist()
+    [-1.0, 1.0, 0.0]
+    """
+    return values - spot_mean(values, group, int(group.max()) + 1)[group]
 
 
 def _spot_weights(spot: torch.Tensor, n_spots: int, dtype: torch.dtype) -> torch.Tensor:

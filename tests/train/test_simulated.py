@@ -1,0 +1,100 @@
+"""Simulated donors as training data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import pastpy as past
+from pastpy.datasets import TissueParameters
+from pastpy.train import TrainConfig, simulated
+from pastpy.train.loop import SimulatedDraws, _untrained
+from pastpy.train.objective import Objective
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainConfig:
+    model = {"name": "toy", "dim": 16, "embedding_dim": 8}
+    return TrainConfig(model=model, simulated_cohorts=2, simulated_donors=2, batch_simulated=64)
+
+
+@pytest.fixture(scope="module")
+def cells(config, tmp_path_factory):
+    """Two small cohorts, with what was simulated counted."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(simulated, "_CELLS", (60, 80))
+    patch.setattr(simulated, "N_GENES", 40)
+    cache = tmp_path_factory.mktemp("cache")
+    with patch.context(), past.settings.context(cache_dir=cache):
+        yield simulated.simulated_cells(config, _untrained(config, ["none"]), progress=False)
+    patch.undo()
+
+
+def test_cells_of_all_donors_are_there_with_their_profiles(cells):
+    assert np.unique(cells.donor).tolist() == [0, 1, 2, 3] and (np.diff(cells.donor) >= 0).all()
+    assert len(cells.genes) == 40 and cells.log_counts.shape == (len(cells.donor), 40)
+    total = np.expm1(cells.log_counts.astype(float)).sum(axis=1)
+    np.testing.assert_allclose(total, 1e4, rtol=5e-3)
+    assert np.isfinite(cells.pooled).all() and cells.pooled.shape[1:] == (3, 40)
+
+
+def test_a_cohort_that_was_made_is_not_made_again(cells, config, monkeypatch, tmp_path):
+    made = []
+    arrays = {"pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor % 2}
+
+    def once(number, n_donors, model):
+        made.append(number)
+        return simulated.SimulatedCells(**arrays, genes=cells.genes)
+
+    monkeypatch.setattr(simulated, "_simulate", once)
+    model = _untrained(config, ["none"])
+    with past.settings.context(cache_dir=tmp_path):
+        for _ in range(2):
+            simulated.simulated_cells(config, model)
+        assert made == [0, 1]
+        simulated.simulated_cells(replace(config, simulated_donors=3), model)
+    assert made == [0, 1, 0, 1], "other cohorts are not taken for these"
+
+
+def test_parameters_that_are_drawn_hold_the_defaults_inside():
+    rng = np.random.default_rng(0)
+    drawn = [simulated.draw_parameters(rng) for _ in range(200)]
+    defaults = TissueParameters()
+    for name in (*simulated._UNIFORM, *simulated._LOG_UNIFORM, "jpeg_quality"):
+        values = [getattr(p, name) for p in drawn]
+        assert min(values) < getattr(defaults, name) < max(values), name
+
+
+def test_seeds_are_not_those_of_protocols_and_tests():
+    from pastpy.bench import _simulated
+
+    assert simulated.FIRST_SEED > 10 * _simulated.SEED
+
+
+def test_steps_hold_as_many_cells_of_each_donor(cells, config):
+    model = _untrained(config, ["GENE", *cells.genes[:30]])
+    batch = SimulatedDraws(model, cells, config.batch_simulated).draw(np.random.default_rng(0))
+    assert torch.bincount(batch.donor).tolist() == [16] * 4
+    assert batch.genes.tolist() == list(range(1, 31)), "genes that the model does not know are left out"
+    assert batch.log_counts.shape == (64, 30)
+
+
+def test_loss_is_one_less_the_correlation_within_donors(cells, config):
+    model = _untrained(config, cells.genes)
+    torch.nn.init.normal_(model.decoder.readout)
+    batch = SimulatedDraws(model, cells, 256).draw(np.random.default_rng(0))
+    found = Objective(model, config, torch.tensor([0]))._simulated(batch).item()
+    with torch.no_grad():
+        share = model.log_profile(model.image_tokens(batch.pooled)).exp()
+    predicted, measured = torch.log1p(1e4 * share).numpy(), batch.log_counts.numpy()
+    donor = batch.donor.numpy()
+    for values in (predicted, measured):
+        for d in np.unique(donor):
+            values[donor == d] -= values[donor == d].mean(axis=0)
+    seen = measured.std(axis=0) > 0
+    r = np.zeros(len(seen))
+    r[seen] = [np.corrcoef(predicted[:, g], measured[:, g])[0, 1] for g in np.flatnonzero(seen)]
+    assert found == pytest.approx(1 - r.mean(), abs=1e-4)
