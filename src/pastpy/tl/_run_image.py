@@ -105,15 +105,22 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
     import torch
 
     if len(images) == 1:
-        return run(images[0], options)
+        return run(images[0], _with_workers(options))
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
-        parts.append(run(image, replace(options, resume=place)))
+        parts.append(run(image, _with_workers(replace(options, resume=place))))
     with torch.inference_mode():  # tokens were made in it
         for image, part in zip(images[1:], parts[1:], strict=True):
             parts[0][image.rows] = part[image.rows]
     return parts[0]
+
+
+def _with_workers(options: Options) -> Options:
+    """Options with the workers of their client, if there is one, for the runs over one image."""
+    from pastpy.engine import Workers
+
+    return options if options.client is None else replace(options, workers=Workers(options.client))
 
 
 def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -259,7 +266,7 @@ def _run_step(inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options
 
     run_step(
         inputs.reader, shapes, step, sink, device=options.device, batch_size=options.batch_size,
-        client=options.client, progress=options.progress,
+        workers=options.workers, progress=options.progress,
     )  # fmt: skip
 
 
