@@ -201,9 +201,7 @@ def run_step(
     return RunStats(cells, len(todo), chunks, time.perf_counter() - start)
 
 
-def _results(
-    job: Job, fields: list[Field], shapes: Units, workers: Workers | None
-) -> Generator[tuple[int, Rows, int]]:
+def _results(job: Job, fields: list[Field], shapes: Units, workers: Workers | None) -> Generator[tuple[int, Rows, int]]:
     return job.rows(fields, shapes) if workers is None else workers.rows(job, fields, shapes)
 
 
