@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from xarray import DataArray
 
 from pastpy.engine.chunks import ChunkedLevel, DecodedChunks
+from pastpy.engine.recent import RecentChunks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 70, 110), dtype=np.uint8)
 
@@ -71,6 +72,19 @@ def test_windows_may_be_asked_for_at_the_same_time():
         for pixels in readers.map(decoded.get, range(12)):
             np.testing.assert_array_equal(pixels, PIXELS)
     assert set(made.values()) == {1}
+
+
+def test_what_was_decoded_for_others_is_not_decoded_again():
+    image, made = counted()
+    recent = RecentChunks(budget=PIXELS.nbytes)
+    for decodes in (image.data.npartitions, 0):
+        level = ChunkedLevel(image, recent)
+        with ThreadPoolExecutor(1) as decoder:
+            np.testing.assert_array_equal(DecodedChunks(level, [((0, 70), (0, 110))], decoder).get(0), PIXELS)
+        assert level.decoded == decodes
+    assert set(made.values()) == {1}
+    coarser = ChunkedLevel(image[:, ::2, ::2], recent)
+    np.testing.assert_array_equal(coarser.chunk((0, 0)), PIXELS[:, :16:2, :32:2])
 
 
 def test_an_image_in_memory_has_no_chunks():

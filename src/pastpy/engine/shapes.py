@@ -107,10 +107,8 @@ def _rings(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Geometries of one ring each, and which polygon each is of, in order."""
     import shapely
 
-    if (
-        (shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON)
-        & (shapely.get_num_interior_rings(polygons) == 0)
-    ).all():
+    one_part = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+    if (one_part & (shapely.get_num_interior_rings(polygons) == 0)).all():
         # as nuclei mostly are; an object for every ring takes longer than all else that is done with them
         return polygons, np.arange(len(polygons))
     parts, part_of = shapely.get_parts(polygons, return_index=True)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
-    from pastpy.engine import FieldReader, Outlines
-    from pastpy.engine.spread import Workers
+    from pastpy.engine import FieldReader, Outlines, Workers
     from pastpy.models import PAST, ReleasedPAST
 
     Model = PAST | ReleasedPAST
@@ -38,7 +37,8 @@ CELL_DIAMETER_UM = 25.0
 class Options:
     """Arguments that ``embed`` and ``impute_expression`` share; see :func:`pastpy.tl.embed`.
 
-    ``workers`` are those of ``client``, for the runs over one image; :func:`pastpy.tl._run_image.over_regions` sets them.
+    ``workers`` are those of ``client``, for the runs over one image; :func:`pastpy.tl._run_image.over_regions` sets
+    them.
     """
 
     modality: Modality = "auto"
