@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import dask.array as da
 import numpy as np
@@ -76,14 +77,14 @@ def test_windows_may_be_asked_for_at_the_same_time():
 
 def test_what_was_decoded_for_others_is_not_decoded_again():
     image, made = counted()
-    recent = RecentChunks(budget=PIXELS.nbytes)
+    recall = partial(RecentChunks(budget=PIXELS.nbytes).get, "image")
     for decodes in (image.data.npartitions, 0):
-        level = ChunkedLevel(image, recent)
+        level = ChunkedLevel(image, recall)
         with ThreadPoolExecutor(1) as decoder:
             np.testing.assert_array_equal(DecodedChunks(level, [((0, 70), (0, 110))], decoder).get(0), PIXELS)
         assert level.decoded == decodes
     assert set(made.values()) == {1}
-    coarser = ChunkedLevel(image[:, ::2, ::2], recent)
+    coarser = ChunkedLevel(image[:, ::2, ::2], recall)
     np.testing.assert_array_equal(coarser.chunk((0, 0)), PIXELS[:, :16:2, :32:2])
 
 

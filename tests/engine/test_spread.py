@@ -78,6 +78,12 @@ def as_pixel(features, units):
     return {"pixel": features}
 
 
+def kept_bytes() -> int:
+    from pastpy.engine import spread
+
+    return spread._recent._bytes
+
+
 def test_a_worker_decodes_a_chunk_once_for_all_its_tasks(client):
     import dask.array as da
 
@@ -85,16 +91,19 @@ def test_a_worker_decodes_a_chunk_once_for_all_its_tasks(client):
     image = DataArray(da.from_array(pixels, chunks=(3, 64, 64)), dims=("c", "y", "x"))
     xy = np.stack(np.meshgrid(*[np.arange(8.0, 256, 16)] * 2), axis=-1).reshape(-1, 2)
     units = UnitShapes(xy, np.full(len(xy), 4.0), np.zeros((0, 4)), np.zeros(len(xy) + 1, dtype=np.int64))
-    reader, workers = FieldReader([image], mpp=0.5, target_mpp=0.5), Workers(client)
+    reader = FieldReader([image], mpp=0.5, target_mpp=0.5)
     decoded, rows = 0, []
-    for _ in range(2):
-        sink = MemorySink(len(xy))
-        stats = run_step(
-            reader, units, CropStep(Corners(), as_pixel), sink, device="cpu", core_px=32, workers=workers,
-            progress=False,
-        )  # fmt: skip
-        decoded += stats.chunks
-        rows.append(sink["pixel"])
+    with Workers(client) as workers:
+        for _ in range(2):
+            sink = MemorySink(len(xy))
+            stats = run_step(
+                reader, units, CropStep(Corners(), as_pixel), sink, device="cpu", core_px=32, workers=workers,
+                progress=False,
+            )  # fmt: skip
+            decoded += stats.chunks
+            rows.append(sink["pixel"])
+        assert any(client.run(kept_bytes).values())
+    assert not any(client.run(kept_bytes).values()), "given back at the end"
     np.testing.assert_allclose(rows[0], pixels[:, ::16, ::16].reshape(3, -1).T / 255, rtol=1e-6)
     assert rows[0].tobytes() == rows[1].tobytes()
     assert 16 <= decoded <= 16 * len(client.nthreads()), "no worker decodes one of the 16 chunks twice"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
     from pastpy.engine.read import Window
-    from pastpy.engine.recent import RecentChunks
 
-__all__ = ["CHUNK_BYTES", "ChunkedLevel", "DecodedChunks"]
+__all__ = ["CHUNK_BYTES", "ChunkedLevel", "DecodedChunks", "Recall"]
 
 #: Decoded chunks that are kept for fields yet to come, bytes. Enough for a row of 1024-px chunks of any slide.
 CHUNK_BYTES = 384 * 2**20
@@ -26,6 +25,8 @@ _REGION = 16
 _REGIONS = 4
 
 Key = tuple[int, int]
+#: Gives a chunk of an image, by its name, from memory, or else by the function that decodes it.
+Recall = Callable[[Hashable, Callable[[], np.ndarray]], np.ndarray]
 
 
 class ChunkedLevel:
@@ -38,8 +39,8 @@ class ChunkedLevel:
     ----------
     level
         The array.
-    recent
-        Where chunks of the same image may be found decoded, and are kept for others.
+    recall
+        Finds chunks that were decoded for others, and keeps those decoded here.
 
     Attributes
     ----------
@@ -49,8 +50,8 @@ class ChunkedLevel:
         How many chunks were decoded.
     """
 
-    def __init__(self, level: DataArray, recent: RecentChunks | None = None) -> None:
-        self._level, self._recent = level, recent
+    def __init__(self, level: DataArray, recall: Recall | None = None) -> None:
+        self._level, self._recall = level, recall
         self.decoded = 0
         self._lock = threading.Lock()
         self._regions: OrderedDict[Key, tuple[dict[Any, Any], list[Any]]] = OrderedDict()
@@ -75,10 +76,10 @@ class ChunkedLevel:
 
     def chunk(self, key: Key) -> np.ndarray:
         """Pixels of a chunk, (3, h, w)."""
-        if self._recent is None:
+        if self._recall is None:
             return self._decode(key)
         # the levels of an image differ in size
-        return self._recent.get((self._level.shape, key), lambda: self._decode(key))
+        return self._recall((self._level.shape, key), lambda: self._decode(key))
 
     def _decode(self, key: Key) -> np.ndarray:
         with self._lock:

@@ -21,10 +21,10 @@ from pastpy.engine.steps import Head, Rows, Step, TokenStep
 if TYPE_CHECKING:
     import torch
 
+    from pastpy.engine.chunks import Recall
     from pastpy.engine.encode import TokenEncoder
     from pastpy.engine.pool import Region
     from pastpy.engine.read import FieldPixels, FieldReader
-    from pastpy.engine.recent import RecentChunks
     from pastpy.engine.shapes import Units, UnitShapes
     from pastpy.engine.spread import Workers
     from pastpy.engine.write import Sink
@@ -84,12 +84,12 @@ class Job:
     n_fields: int
 
     def rows(
-        self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units, recent: RecentChunks | None = None
+        self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units, recall: Recall | None = None
     ) -> Generator[tuple[int, Rows, int]]:
         """Rows of every field in order: its position, the rows, and the chunks decoded so far.
 
         ``shapes`` are the outlines of the whole slide, or those of each field, relative to the field's corner.
-        ``recent`` are chunks that were decoded for other fields.
+        ``recall`` finds chunks that were decoded for other fields.
         """
         device = resolve_device(self.device)
         encode = FieldEncoder(self.step.encode, device=device, batch_size=self.batch_size, name=self.reader.name)
@@ -101,7 +101,7 @@ class Job:
             with torch.inference_mode():
                 return self.step.rows(field, pixels.result(), outlines, encode, size)
 
-        with Prefetch(self.reader, fields, recent) as prefetch, _lanes(device, self.n_fields) as (lanes, n_lanes):
+        with Prefetch(self.reader, fields, recall) as prefetch, _lanes(device, self.n_fields) as (lanes, n_lanes):
             waiting: deque[Future[Rows]] = deque()
             for i, field in enumerate(fields):
                 outlines = _outlines(shapes, i, field)

@@ -8,13 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pastpy.engine.chunks import ChunkedLevel, DecodedChunks
+from pastpy.engine.chunks import ChunkedLevel, DecodedChunks, Recall
 from pastpy.engine.read import FieldPixels
 
 if TYPE_CHECKING:
     from pastpy.engine.plan import Field
     from pastpy.engine.read import FieldReader
-    from pastpy.engine.recent import RecentChunks
 
 __all__ = ["Prefetch"]
 
@@ -31,15 +30,15 @@ class Prefetch:
         The image.
     fields
         What will be read, in this order.
-    recent
-        Chunks of the same image that others have decoded.
+    recall
+        Finds chunks that were decoded for others.
     """
 
-    def __init__(self, reader: FieldReader, fields: Sequence[Field], recent: RecentChunks | None = None) -> None:
+    def __init__(self, reader: FieldReader, fields: Sequence[Field], recall: Recall | None = None) -> None:
         self._reader, self._fields = reader, fields
         self._decode = ThreadPoolExecutor(min(_DECODE_THREADS, os.cpu_count() or 1), thread_name_prefix="pastpy-decode")
         self._read = ThreadPoolExecutor(1, thread_name_prefix="pastpy-read")
-        self._level = ChunkedLevel(reader.level, recent)
+        self._level = ChunkedLevel(reader.level, recall)
         self._chunks = DecodedChunks(self._level, [reader.window(field) for field in fields], self._decode)
 
     @property

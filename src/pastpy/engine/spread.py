@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from threading import Lock
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from pastpy.engine.chunks import CHUNK_BYTES
 from pastpy.engine.device import resolve_device
@@ -28,10 +31,13 @@ _SHARE = 2
 _UNDER_WAY = 2
 #: The threads of a worker share one job, whose network moves once.
 _moving = Lock()
+#: What this process, if it is a worker, has decoded last. Dask would not keep it: of data that several workers have, it
+#: drops all copies but one wherever no task waits for them.
+_recent = RecentChunks(CHUNK_BYTES)
 
 
 class Workers:
-    """The workers of a Dask cluster, for the runs over one image.
+    """The workers of a Dask cluster, for the runs over one image; a context that ends with them.
 
     What a worker has decoded last it keeps for its next tasks, those of a further run among them.
 
@@ -50,8 +56,15 @@ class Workers:
         client_type, self._as_completed = _distributed()
         if not isinstance(client, client_type):
             raise TypeError(f"client must be a dask.distributed.Client, got {type(client).__name__}")
-        self._client = client
-        self._recent = self._share(RecentChunks(CHUNK_BYTES))
+        self._client, self._image = client, uuid4().hex
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._client.run(_forget, self._image, on_error="ignore")
 
     def rows(self, job: Job, fields: Sequence[Field], shapes: Units) -> Generator[tuple[int, Rows, int]]:
         """Rows of every field as workers finish them: its position, the rows, and the chunks decoded so far.
@@ -68,12 +81,12 @@ class Workers:
         n_threads = sum(self._client.nthreads().values()) or 1
         # the largest first, so that none is left over for one worker at the end
         parts = sorted(divide(len(fields), n_threads), key=lambda part: -sum(len(fields[i].units) for i in part))
-        tasks, sent = iter(parts), self._share(job)
+        tasks, sent = iter(parts), self._client.scatter(job, broadcast=True, hash=False)
 
         def submit(positions: range) -> Any:
             part = [fields[i] for i in positions]
             outlines = [shapes.take(f.units, (f.x, f.y)) for f in part]
-            return self._client.submit(_work, sent, part, outlines, self._recent, positions.start, pure=False)
+            return self._client.submit(_work, sent, part, outlines, self._image, positions.start, pure=False)
 
         under_way = self._as_completed()
         for positions in islice(tasks, _UNDER_WAY * n_threads):
@@ -88,10 +101,6 @@ class Workers:
             for i, part in enumerate(rows):
                 yield first + i, part, chunks + decoded
             chunks += decoded
-
-    def _share(self, what: object) -> Any:
-        """A future of something that every worker has."""
-        return self._client.scatter(what, broadcast=True, hash=False)
 
 
 def divide(n_fields: int, n_threads: int) -> Iterator[range]:
@@ -118,11 +127,16 @@ def _distributed() -> tuple[Any, Any]:
 
 
 def _work(
-    job: Job, fields: Sequence[Field], shapes: Sequence[UnitShapes], recent: RecentChunks, first: int
+    job: Job, fields: Sequence[Field], shapes: Sequence[UnitShapes], image: str, first: int
 ) -> tuple[int, list[Rows], int]:
     """Compute some fields on a worker."""
     keep_freed_memory()
     with _moving:
         job.step.to(resolve_device(job.device))
-    results = list(job.rows(fields, shapes, recent))
+    results = list(job.rows(fields, shapes, partial(_recent.get, image)))
     return first, [rows for _, rows, _ in results], max(decoded for _, _, decoded in results)
+
+
+def _forget(image: str) -> None:
+    """Give back what a worker keeps of an image."""
+    _recent.forget(image)

@@ -9,7 +9,8 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -105,22 +106,29 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
     import torch
 
     if len(images) == 1:
-        return run(images[0], _with_workers(options))
+        with _with_workers(options) as ready:
+            return run(images[0], ready)
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
-        parts.append(run(image, _with_workers(replace(options, resume=place))))
+        with _with_workers(replace(options, resume=place)) as ready:
+            parts.append(run(image, ready))
     with torch.inference_mode():  # tokens were made in it
         for image, part in zip(images[1:], parts[1:], strict=True):
             parts[0][image.rows] = part[image.rows]
     return parts[0]
 
 
-def _with_workers(options: Options) -> Options:
+@contextmanager
+def _with_workers(options: Options) -> Iterator[Options]:
     """Options with the workers of their client, if there is one, for the runs over one image."""
     from pastpy.engine import Workers
 
-    return options if options.client is None else replace(options, workers=Workers(options.client))
+    if options.client is None:
+        yield options
+        return
+    with Workers(options.client) as workers:
+        yield replace(options, workers=workers)
 
 
 def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
