@@ -107,7 +107,18 @@ def dask_workers(result: dict[str, Any]) -> str:
     return (
         table(("workers", "seconds"), rows)
         + f"\n\n{result['cells']:,} cells; two workers are {result['two_against_one']:g} times as fast as one "
-        f"(medians), and their output is equal to the bit. {on(result['machine'])}"
+        f"(medians), and their output is equal to the bit. {_without_dask(result)}{on(result['machine'])}"
+    )
+
+
+def _without_dask(result: dict[str, Any]) -> str:
+    """What two processes reach that know nothing of each other."""
+    found = result.get("without_dask")
+    if found is None:
+        return ""
+    return (
+        f"Two processes without Dask are {found['at_once_against_in_turn']:g} times as fast at once as one after the "
+        f"other, and {found['twice_by_processor_time']:g} times by their processor time. "
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import dask.array as da
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from xarray import DataArray
 
 from pastpy.engine.chunks import ChunkedLevel, DecodedChunks
+from pastpy.engine.recent import RecentChunks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 70, 110), dtype=np.uint8)
 
@@ -52,14 +54,15 @@ def test_a_budget_bounds_what_is_kept():
     image, made = counted((3, 10, 10))
     windows = [((0, 70), (0, 110)), ((0, 10), (0, 10)), ((0, 70), (0, 110))]
     with ThreadPoolExecutor(2) as decoder:
-        decoded = DecodedChunks(ChunkedLevel(image), windows, decoder, budget=3 * 300)
+        level = ChunkedLevel(image)
+        decoded = DecodedChunks(level, windows, decoder, budget=3 * 300)
         decoded.get(0)
         assert len(decoded._cache) == 3
         assert (0, 0) in decoded._cache, "what is needed next is kept"
         decoded.get(1)
         np.testing.assert_array_equal(decoded.get(2), PIXELS)
     assert max(made.values()) == 2
-    assert decoded.decoded == sum(made.values())
+    assert level.decoded == sum(made.values())
 
 
 def test_windows_may_be_asked_for_at_the_same_time():
@@ -72,13 +75,26 @@ def test_windows_may_be_asked_for_at_the_same_time():
     assert set(made.values()) == {1}
 
 
+def test_what_was_decoded_for_others_is_not_decoded_again():
+    image, made = counted()
+    recall = partial(RecentChunks(budget=PIXELS.nbytes).get, "image")
+    for decodes in (image.data.npartitions, 0):
+        level = ChunkedLevel(image, recall)
+        with ThreadPoolExecutor(1) as decoder:
+            np.testing.assert_array_equal(DecodedChunks(level, [((0, 70), (0, 110))], decoder).get(0), PIXELS)
+        assert level.decoded == decodes
+    assert set(made.values()) == {1}
+    coarser = ChunkedLevel(image[:, ::2, ::2], recall)
+    np.testing.assert_array_equal(coarser.chunk((0, 0)), PIXELS[:, :16:2, :32:2])
+
+
 def test_an_image_in_memory_has_no_chunks():
     level = ChunkedLevel(DataArray(PIXELS, dims=("c", "y", "x")))
     assert level.edges is None
     with ThreadPoolExecutor(1) as decoder:
         decoded = DecodedChunks(level, [((3, 9), (4, 8))], decoder)
         np.testing.assert_array_equal(decoded.get(0), PIXELS[:, 3:9, 4:8])
-        assert decoded.decoded == 0
+        assert level.decoded == 0
 
 
 def test_chunks_of_a_file_that_dask_does_not_know(tmp_path):
@@ -91,7 +107,7 @@ def test_chunks_of_a_file_that_dask_does_not_know(tmp_path):
     lazy = xarray.open_zarr(tmp_path / "a.zarr", chunks=None, consolidated=False)["image"]
     level = ChunkedLevel(lazy)
     assert [edges.tolist() for edges in level.edges] == [[0, 32, 64, 70], [0, 64, 110]]
-    np.testing.assert_array_equal(level.decode((2, 1)), PIXELS[:, 64:, 64:])
+    np.testing.assert_array_equal(level.chunk((2, 1)), PIXELS[:, 64:, 64:])
 
 
 def test_a_zarr_array_is_read_chunk_by_chunk(tmp_path):
@@ -99,7 +115,7 @@ def test_a_zarr_array_is_read_chunk_by_chunk(tmp_path):
     array[:] = PIXELS
     image = DataArray(da.from_zarr(str(tmp_path / "a.zarr")), dims=("c", "y", "x")).isel(c=slice(0, 3))
     level = ChunkedLevel(image)
-    np.testing.assert_array_equal(level.decode((1, 2)), PIXELS[:, 32:64, 64:96])
+    np.testing.assert_array_equal(level.chunk((1, 2)), PIXELS[:, 32:64, 64:96])
 
 
 def test_a_broken_chunk_is_an_error_every_time():

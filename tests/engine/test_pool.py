@@ -155,3 +155,15 @@ def test_points_in_an_outline_are_those_of_shapely(seed):
             # even-odd: what is covered twice is outside
             expected = shapely.contains_xy(shapely.make_valid(outline, method="linework"), x, y)
         np.testing.assert_array_equal(mask[i], expected)
+
+
+def test_a_polygon_is_flattened_alike_beside_one_with_a_hole_or_in_parts():
+    plain = [shapely.Point(40.0 * i, 50.0).buffer(4 + i) for i in range(3)]
+    holed = shapely.Point(200, 50).buffer(9) - shapely.Point(200, 50).buffer(3)
+    parts = shapely.MultiPolygon([shapely.box(250, 40, 254, 44), shapely.box(256, 40, 260, 44)])
+    alone, among = units(*plain), units(plain[0], holed, plain[1], parts, plain[2])
+    for i, j in enumerate((0, 2, 4)):
+        one, other = (shapes.take(np.array([k]), (0.0, 0.0)).edges for shapes, k in ((alone, i), (among, j)))
+        np.testing.assert_array_equal(one, other)
+    rings = [len(holed.exterior.coords) + len(holed.interiors[0].coords) - 2, 8]
+    assert np.diff(among.edge_start)[[1, 3]].tolist() == rings

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xarray import DataArray
 
 import pastpy as past
-from pastpy.engine import memory
+from pastpy.engine import CropStep, FieldReader, MemorySink, UnitShapes, Workers, memory, run_step
+from pastpy.engine.spread import divide
 
 pytest.importorskip("distributed")
 
@@ -50,6 +54,59 @@ def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path):
     past.tl.impute_expression(sdata, tiny_model, **options)
     np.testing.assert_array_equal(sdata["cells"].obsm["past_expression"].to_numpy(), first)
     assert np.isfinite(first).all()
+
+
+@given(st.integers(0, 400), st.integers(1, 40))
+def test_tasks_hold_every_field_once_and_end_small(n_fields, n_threads):
+    parts = list(divide(n_fields, n_threads))
+    assert [i for part in parts for i in part] == list(range(n_fields))
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True)
+    assert set(sizes[-2 * n_threads :]) <= {1}, "single fields for all threads to end together"
+
+
+class Corners:
+    """Gives the first pixel of a crop."""
+
+    crop_px = 16
+
+    def features(self, pixels):
+        return pixels[:, :, 0, 0]
+
+
+def as_pixel(features, units):
+    return {"pixel": features}
+
+
+def kept_bytes() -> int:
+    from pastpy.engine import spread
+
+    return spread._recent._bytes
+
+
+def test_a_worker_decodes_a_chunk_once_for_all_its_tasks(client):
+    import dask.array as da
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 256, 256), dtype=np.uint8)
+    image = DataArray(da.from_array(pixels, chunks=(3, 64, 64)), dims=("c", "y", "x"))
+    xy = np.stack(np.meshgrid(*[np.arange(8.0, 256, 16)] * 2), axis=-1).reshape(-1, 2)
+    units = UnitShapes(xy, np.full(len(xy), 4.0), np.zeros((0, 4)), np.zeros(len(xy) + 1, dtype=np.int64))
+    reader = FieldReader([image], mpp=0.5, target_mpp=0.5)
+    decoded, rows = 0, []
+    with Workers(client) as workers:
+        for _ in range(2):
+            sink = MemorySink(len(xy))
+            stats = run_step(
+                reader, units, CropStep(Corners(), as_pixel), sink, device="cpu", core_px=32, workers=workers,
+                progress=False,
+            )  # fmt: skip
+            decoded += stats.chunks
+            rows.append(sink["pixel"])
+        assert any(client.run(kept_bytes).values())
+    assert not any(client.run(kept_bytes).values()), "given back at the end"
+    np.testing.assert_allclose(rows[0], pixels[:, ::16, ::16].reshape(3, -1).T / 255, rtol=1e-6)
+    assert rows[0].tobytes() == rows[1].tobytes()
+    assert 16 <= decoded <= 16 * len(client.nthreads()), "no worker decodes one of the 16 chunks twice"
 
 
 def test_an_error_of_a_worker_is_that_of_the_call(toy_sdata, tiny_model, client):

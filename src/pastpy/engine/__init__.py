@@ -15,6 +15,7 @@ from pastpy.engine.plan import Field
 from pastpy.engine.pool import Region
 from pastpy.engine.read import FieldReader
 from pastpy.engine.shapes import Outlines, PooledBefore, Units, UnitShapes
+from pastpy.engine.spread import Workers
 from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
 from pastpy.engine.store import ZarrSink
 from pastpy.engine.write import MemorySink, Sink
@@ -36,6 +37,7 @@ __all__ = [
     "TokenStep",
     "UnitShapes",
     "Units",
+    "Workers",
     "ZarrSink",
     "array_fingerprint",
     "image_fingerprint",

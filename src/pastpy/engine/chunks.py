@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pastpy.engine.read import Window
 
-__all__ = ["CHUNK_BYTES", "ChunkedLevel", "DecodedChunks"]
+__all__ = ["CHUNK_BYTES", "ChunkedLevel", "DecodedChunks", "Recall"]
 
 #: Decoded chunks that are kept for fields yet to come, bytes. Enough for a row of 1024-px chunks of any slide.
 CHUNK_BYTES = 384 * 2**20
@@ -25,6 +25,8 @@ _REGION = 16
 _REGIONS = 4
 
 Key = tuple[int, int]
+#: Gives a chunk of an image, by its name, from memory, or else by the function that decodes it.
+Recall = Callable[[Hashable, Callable[[], np.ndarray]], np.ndarray]
 
 
 class ChunkedLevel:
@@ -37,25 +39,24 @@ class ChunkedLevel:
     ----------
     level
         The array.
+    recall
+        Finds chunks that were decoded for others, and keeps those decoded here.
 
     Attributes
     ----------
     edges
         int64 arrays: where chunks begin and end along y and x; ``None`` without chunks.
+    decoded
+        How many chunks were decoded.
     """
 
-    def __init__(self, level: DataArray) -> None:
-        self._level = level
+    def __init__(self, level: DataArray, recall: Recall | None = None) -> None:
+        self._level, self._recall = level, recall
+        self.decoded = 0
         self._lock = threading.Lock()
         self._regions: OrderedDict[Key, tuple[dict[Any, Any], list[Any]]] = OrderedDict()
         sizes = _chunk_sizes(level)
         self.edges = None if sizes is None else tuple(np.r_[0, np.cumsum(s)].astype(np.int64) for s in sizes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"level": self._level}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["level"])  # type: ignore[misc]
 
     def keys(self, window: Window) -> list[Key]:
         """Chunks that a window touches, row by row."""
@@ -73,8 +74,16 @@ class ChunkedLevel:
         (y, x), (ys, xs) = key, self.edges
         return (int(ys[y]), int(ys[y + 1])), (int(xs[x]), int(xs[x + 1]))
 
-    def decode(self, key: Key) -> np.ndarray:
+    def chunk(self, key: Key) -> np.ndarray:
         """Pixels of a chunk, (3, h, w)."""
+        if self._recall is None:
+            return self._decode(key)
+        # the levels of an image differ in size
+        return self._recall((self._level.shape, key), lambda: self._decode(key))
+
+    def _decode(self, key: Key) -> np.ndarray:
+        with self._lock:
+            self.decoded += 1
         if self._level.chunks is None:
             return self.slice(self.window_of(key))
         from dask.local import get_sync
@@ -144,11 +153,6 @@ class DecodedChunks:
         Threads that decode.
     budget
         Bytes of decoded chunks to keep for later windows.
-
-    Attributes
-    ----------
-    decoded
-        How many chunks were decoded.
     """
 
     def __init__(
@@ -159,7 +163,6 @@ class DecodedChunks:
         self._cache: dict[Key, Future[np.ndarray]] = {}
         self._uses: dict[Key, list[int]] = {}
         self._in_use: dict[Key, int] = {}
-        self.decoded = 0
         for i in reversed(range(len(windows))):
             for key in level.keys(windows[i]):
                 self._uses.setdefault(key, []).append(i)
@@ -180,8 +183,7 @@ class DecodedChunks:
     def _ask(self, key: Key) -> Future[np.ndarray]:
         self._in_use[key] = self._in_use.get(key, 0) + 1
         if key not in self._cache:
-            self.decoded += 1
-            self._cache[key] = self._decoder.submit(self._level.decode, key)
+            self._cache[key] = self._decoder.submit(self._level.chunk, key)
         return self._cache[key]
 
     def _assemble(self, window: Window, parts: dict[Key, Future[np.ndarray]]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from torch import nn
+    from xarray import DataArray
 
     from pastpy.engine.plan import Field
     from pastpy.engine.read import FieldReader
@@ -57,10 +58,15 @@ def image_fingerprint(reader: FieldReader) -> str:
     level = reader.level
     height, width = level.sizes["y"], level.sizes["x"]
     if height * width <= _WHOLE_PX:
-        return array_fingerprint(np.asarray(level.data))
+        return array_fingerprint(_pixels(level))
     starts = [np.linspace(0, n - _SAMPLE_PX, _SAMPLES).astype(int) for n in (height, width)]
-    samples = [np.asarray(level[:, y : y + _SAMPLE_PX, x : x + _SAMPLE_PX].data) for y in starts[0] for x in starts[1]]
+    samples = [_pixels(level[:, y : y + _SAMPLE_PX, x : x + _SAMPLE_PX]) for y in starts[0] for x in starts[1]]
     return array_fingerprint(np.array([height, width]), *samples)
+
+
+def _pixels(part: DataArray) -> np.ndarray:
+    """Pixels, read in this process: workers of a Dask client would only send them here."""
+    return np.asarray(part.compute(scheduler="threads").data)
 
 
 def plan_fingerprint(fields: Sequence[Field]) -> str:

@@ -164,7 +164,9 @@ def _padded(level: DataArray, boxes: list[_Box]) -> list[np.ndarray]:
     cut = [(max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)) for x0, y0, x1, y1 in boxes]
     lazy: list[Any] = [level[:, y0:y1, x0:x1].data for x0, y0, x1, y1 in cut]
     out = []
-    for pixels, (x0, y0, x1, y1), outer in zip(compute(*lazy), cut, boxes, strict=True):
+    # in this process: workers of a Dask client would only send the pixels here
+    read = compute(*lazy, scheduler="threads")
+    for pixels, (x0, y0, x1, y1), outer in zip(read, cut, boxes, strict=True):
         top = np.iinfo(pixels.dtype).max if np.issubdtype(pixels.dtype, np.integer) else 1
         grey = np.asarray(pixels).mean(axis=0, dtype=np.float32) / np.float32(top)
         beyond = (y0 - outer[1], outer[3] - y1), (x0 - outer[0], outer[2] - x1)

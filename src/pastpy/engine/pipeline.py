@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pastpy.engine.device import resolve_device
 from pastpy.engine.encode import FieldEncoder
@@ -21,10 +21,12 @@ from pastpy.engine.steps import Head, Rows, Step, TokenStep
 if TYPE_CHECKING:
     import torch
 
+    from pastpy.engine.chunks import Recall
     from pastpy.engine.encode import TokenEncoder
     from pastpy.engine.pool import Region
     from pastpy.engine.read import FieldPixels, FieldReader
     from pastpy.engine.shapes import Units, UnitShapes
+    from pastpy.engine.spread import Workers
     from pastpy.engine.write import Sink
 
 __all__ = ["Job", "RunStats", "run", "run_step"]
@@ -81,10 +83,13 @@ class Job:
     batch_size: int | None
     n_fields: int
 
-    def rows(self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units) -> Generator[tuple[int, Rows, int]]:
+    def rows(
+        self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units, recall: Recall | None = None
+    ) -> Generator[tuple[int, Rows, int]]:
         """Rows of every field in order: its position, the rows, and the chunks decoded so far.
 
         ``shapes`` are the outlines of the whole slide, or those of each field, relative to the field's corner.
+        ``recall`` finds chunks that were decoded for other fields.
         """
         device = resolve_device(self.device)
         encode = FieldEncoder(self.step.encode, device=device, batch_size=self.batch_size, name=self.reader.name)
@@ -96,7 +101,7 @@ class Job:
             with torch.inference_mode():
                 return self.step.rows(field, pixels.result(), outlines, encode, size)
 
-        with Prefetch(self.reader, fields) as prefetch, _lanes(device, self.n_fields) as (lanes, n_lanes):
+        with Prefetch(self.reader, fields, recall) as prefetch, _lanes(device, self.n_fields) as (lanes, n_lanes):
             waiting: deque[Future[Rows]] = deque()
             for i, field in enumerate(fields):
                 outlines = _outlines(shapes, i, field)
@@ -120,7 +125,7 @@ def run(
     batch_size: int | None = None,
     one_each: bool = False,
     core_px: int | None = None,
-    client: Any = None,
+    workers: Workers | None = None,
     progress: bool = True,
 ) -> RunStats:
     """Encode every field once and write one row per unit.
@@ -142,21 +147,21 @@ def run(
     target_mpp
         µm per target pixel.
     device
-        Where to compute; with a client and ``"auto"`` each worker finds its own.
+        Where to compute; with workers and ``"auto"`` each finds its own.
     batch_size
         Tiles of a field encoded together; ``None`` finds it by itself. Halved when memory runs out.
     one_each
         Encode every unit in a rectangle of its own instead of with others: the reference, many times slower.
     core_px
         Side of a field's core, target pixels; ``None`` takes 1024 µm, less on small slides.
-    client
-        ``dask.distributed.Client`` over whose workers the fields are spread.
+    workers
+        Workers of a Dask cluster over which the fields are spread.
     progress
         Show a progress bar.
     """
     step = TokenStep(encoder, tuple(regions), head, target_mpp, one_each)
     return run_step(
-        reader, shapes, step, sink, device=device, batch_size=batch_size, core_px=core_px, client=client,
+        reader, shapes, step, sink, device=device, batch_size=batch_size, core_px=core_px, workers=workers,
         progress=progress,
     )  # fmt: skip
 
@@ -170,7 +175,7 @@ def run_step(
     device: torch.device | str,
     batch_size: int | None = None,
     core_px: int | None = None,
-    client: Any = None,
+    workers: Workers | None = None,
     progress: bool = True,
 ) -> RunStats:
     """As :func:`run`, for any step."""
@@ -183,7 +188,7 @@ def run_step(
         before = sum(len(fields[i].units) for i in finished), len(finished)
         total = sum(len(f.units) for f in fields)
         with (
-            closing(_results(job, [fields[i] for i in todo], shapes, client)) as results,
+            closing(_results(job, [fields[i] for i in todo], shapes, workers)) as results,
             Progress(total, len(fields), finished=before, show=progress) as bar,
         ):
             for i, (units, outputs), decoded in results:
@@ -196,12 +201,8 @@ def run_step(
     return RunStats(cells, len(todo), chunks, time.perf_counter() - start)
 
 
-def _results(job: Job, fields: list[Field], shapes: Units, client: Any) -> Generator[tuple[int, Rows, int]]:
-    if client is None:
-        return job.rows(fields, shapes)
-    from pastpy.engine.spread import rows_from_workers
-
-    return rows_from_workers(job, fields, shapes, client)
+def _results(job: Job, fields: list[Field], shapes: Units, workers: Workers | None) -> Generator[tuple[int, Rows, int]]:
+    return job.rows(fields, shapes) if workers is None else workers.rows(job, fields, shapes)
 
 
 def _outlines(shapes: Sequence[UnitShapes] | Units, i: int, field: Field) -> UnitShapes:

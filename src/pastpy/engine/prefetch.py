@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pastpy.engine.chunks import ChunkedLevel, DecodedChunks
+from pastpy.engine.chunks import ChunkedLevel, DecodedChunks, Recall
 from pastpy.engine.read import FieldPixels
 
 if TYPE_CHECKING:
@@ -30,20 +30,21 @@ class Prefetch:
         The image.
     fields
         What will be read, in this order.
+    recall
+        Finds chunks that were decoded for others.
     """
 
-    def __init__(self, reader: FieldReader, fields: Sequence[Field]) -> None:
+    def __init__(self, reader: FieldReader, fields: Sequence[Field], recall: Recall | None = None) -> None:
         self._reader, self._fields = reader, fields
         self._decode = ThreadPoolExecutor(min(_DECODE_THREADS, os.cpu_count() or 1), thread_name_prefix="pastpy-decode")
         self._read = ThreadPoolExecutor(1, thread_name_prefix="pastpy-read")
-        self._chunks = DecodedChunks(
-            ChunkedLevel(reader.level), [reader.window(field) for field in fields], self._decode
-        )
+        self._level = ChunkedLevel(reader.level, recall)
+        self._chunks = DecodedChunks(self._level, [reader.window(field) for field in fields], self._decode)
 
     @property
     def decoded(self) -> int:
         """How many chunks were decoded."""
-        return self._chunks.decoded
+        return self._level.decoded
 
     def start(self, i: int) -> Future[FieldPixels]:
         """Begin to read field ``i``."""

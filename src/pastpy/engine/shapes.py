@@ -61,12 +61,11 @@ class UnitShapes:
 
         polygon = ~np.isfinite(radius) & np.isfinite(centroids[:, 0])
         owner_of = np.flatnonzero(polygon)
-        parts, part_of = shapely.get_parts(geometry[polygon], return_index=True)
-        rings, ring_of = shapely.get_rings(parts, return_index=True)
+        rings, ring_of = _rings(geometry[polygon])
         xy, vertex_of = shapely.get_coordinates(rings, return_index=True)
         inner = vertex_of[1:] == vertex_of[:-1]
         edges = np.concatenate([xy[:-1], xy[1:]], axis=1)[inner] * scale
-        owner = owner_of[part_of[ring_of[vertex_of[:-1][inner]]]]
+        owner = owner_of[ring_of[vertex_of[:-1][inner]]]
         start = np.r_[0, np.cumsum(np.bincount(owner, minlength=len(radius)))].astype(np.int64)
         return cls(centroids * scale, radius * scale, edges, start)
 
@@ -102,6 +101,19 @@ class UnitShapes:
         return UnitShapes(
             self.centroids[units] - [x, y], self.radius[units], self.edges[rows] - [x, y, x, y], start, before
         )
+
+
+def _rings(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Geometries of one ring each, and which polygon each is of, in order."""
+    import shapely
+
+    one_part = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
+    if (one_part & (shapely.get_num_interior_rings(polygons) == 0)).all():
+        # as nuclei mostly are; an object for every ring takes longer than all else that is done with them
+        return polygons, np.arange(len(polygons))
+    parts, part_of = shapely.get_parts(polygons, return_index=True)
+    rings, ring_of = shapely.get_rings(parts, return_index=True)
+    return rings, part_of[ring_of]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pastpy.engine.plan import Field
-from pastpy.engine.read import FieldReader
+from pastpy.engine.prefetch import Prefetch
+from pastpy.engine.read import FieldReader, as_unit
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -58,15 +59,19 @@ def read_overview(levels: Sequence[DataArray], *, mpp: float, target_mpp: float,
     chosen = max(i for i, scale in enumerate(scales) if i == 0 or scale * mpp <= target_mpp * (1 + 1e-6))
     level, level_mpp = levels[chosen], mpp * scales[chosen]
     if level.sizes["x"] * level.sizes["y"] <= _WHOLE_PX:
-        # a level that is computed from the next finer one costs as much for a part as for all of it
-        level = level.compute()
+        # a level that is computed from the next finer one costs as much for a part as for all of it; in threads of this
+        # process, since a Dask client would have workers send all these pixels here
+        level = level.compute(scheduler="threads")
     reader = FieldReader([level], mpp=level_mpp, target_mpp=target_mpp, name=name)
     width, height = (max(1, round(side)) for side in (reader.width, reader.height))
     rgb = np.empty((height, width, 3), dtype=np.uint8)
-    for y in range(0, height, _BLOCK):
-        for x in range(0, width, _BLOCK):
-            sides = min(_BLOCK, width - x), min(_BLOCK, height - y)
-            rgb[y : y + sides[1], x : x + sides[0]] = _read(reader, x, y, *sides)
+    blocks = [
+        Field(x, y, min(_BLOCK, width - x), min(_BLOCK, height - y), np.arange(0))
+        for y in range(0, height, _BLOCK)
+        for x in range(0, width, _BLOCK)
+    ]
+    for block, pixels in zip(blocks, _read(reader, blocks), strict=True):
+        rgb[block.y : block.y + block.height, block.x : block.x + block.width] = pixels
     return Overview(rgb, target_mpp)
 
 
@@ -98,10 +103,13 @@ def read_windows(
     reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=name)
     side = round(side_um / target_mpp)
     corners = np.round(corners_um / target_mpp).astype(int)
-    return [_read(reader, int(x), int(y), side, side) for x, y in corners], corners * target_mpp
+    windows = [Field(int(x), int(y), side, side, np.arange(0)) for x, y in corners]
+    return list(_read(reader, windows)), corners * target_mpp
 
 
-def _read(reader: FieldReader, x: int, y: int, width: int, height: int) -> np.ndarray:
-    """Pixels of a rectangle, uint8 (height, width, 3)."""
-    pixels = reader.read(Field(x, y, width, height, np.arange(0)))
-    return np.rint(np.clip(pixels, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
+def _read(reader: FieldReader, fields: Sequence[Field]) -> Iterator[np.ndarray]:
+    """Pixels of rectangles, uint8 (height, width, 3), each chunk of the image decoded once."""
+    with Prefetch(reader, fields) as prefetch:
+        for i in range(len(fields)):
+            pixels = as_unit(prefetch.start(i).result().whole(), reader.name)
+            yield np.rint(np.clip(pixels, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
     from xarray import DataArray
 
-    from pastpy.engine import FieldReader, Outlines
+    from pastpy.engine import FieldReader, Outlines, Workers
     from pastpy.models import PAST, ReleasedPAST
 
     Model = PAST | ReleasedPAST
@@ -35,7 +35,11 @@ CELL_DIAMETER_UM = 25.0
 
 @dataclass(frozen=True)
 class Options:
-    """Arguments that ``embed`` and ``impute_expression`` share; see :func:`pastpy.tl.embed`."""
+    """Arguments that ``embed`` and ``impute_expression`` share; see :func:`pastpy.tl.embed`.
+
+    ``workers`` are those of ``client``, for the runs over one image; :func:`pastpy.tl._run_image.over_regions` sets
+    them.
+    """
 
     modality: Modality = "auto"
     mode: str | None = None
@@ -53,6 +57,7 @@ class Options:
     client: Any = None
     resume: str | Path | None = None
     progress: bool = True
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("modality", MODALITIES), ("on_misaligned", get_args(OnMisaligned))):

@@ -9,7 +9,8 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -105,15 +106,29 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
     import torch
 
     if len(images) == 1:
-        return run(images[0], options)
+        with _with_workers(options) as ready:
+            return run(images[0], ready)
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
-        parts.append(run(image, replace(options, resume=place)))
+        with _with_workers(replace(options, resume=place)) as ready:
+            parts.append(run(image, ready))
     with torch.inference_mode():  # tokens were made in it
         for image, part in zip(images[1:], parts[1:], strict=True):
             parts[0][image.rows] = part[image.rows]
     return parts[0]
+
+
+@contextmanager
+def _with_workers(options: Options) -> Iterator[Options]:
+    """Options with the workers of their client, if there is one, for the runs over one image."""
+    from pastpy.engine import Workers
+
+    if options.client is None:
+        yield options
+        return
+    with Workers(options.client) as workers:
+        yield replace(options, workers=workers)
 
 
 def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -259,7 +274,7 @@ def _run_step(inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options
 
     run_step(
         inputs.reader, shapes, step, sink, device=options.device, batch_size=options.batch_size,
-        client=options.client, progress=options.progress,
+        workers=options.workers, progress=options.progress,
     )  # fmt: skip
 
 
