@@ -123,13 +123,13 @@ def test_twofold_wrong_mpp_is_caught(segmented, factor, how):
     assert found["orientation"] == "identity" and found["shift_x_um"] == pytest.approx(0, abs=1)
 
 
-def test_small_nuclei_of_skin_make_no_alarm(shared_data):
-    """At the right µm/px they are as wide as other tissue's at half of it: unknown, and the guard keeps quiet."""
+def test_small_nuclei_of_skin_make_no_alarm_but_half_of_the_mpp_does(shared_data):
     sdata = past.io.read_wsi(shared_data / "svs" / "cmu-1-small-region.svs")
     past.pp.segment_nuclei(sdata, progress=False)
     found = past.pp.check_alignment(sdata).loc["nuclei"]
-    assert (found["verdict"], found["orientation"]) == ("unknown", "identity")
-    assert "µm wide: µm/px may be too small" in found["reason"]
+    assert (found["verdict"], found["orientation"]) == ("ok", "identity"), found["reason"]
+    found = past.pp.check_alignment(sdata, mpp=0.25).loc["nuclei"]
+    assert found["verdict"] == "suspicious" and "µm/px may be too small" in found["reason"]
 
 
 def test_cells_of_another_place_are_unknown(segmented):

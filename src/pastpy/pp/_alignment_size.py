@@ -11,8 +11,8 @@ from pastpy.pp._watershed import haematoxylin
 __all__ = ["PLAUSIBLE_UM", "SURE_UM", "nuclear_width"]
 
 #: Widths of nuclei in sections, µm: shrunken lymphocytes to large carcinoma nuclei. At the right µm/px this measure
-#: gave 4.8 (skin, CMU-1) and 5.6 (NuCLS) to 9.1 (ovarian carcinoma), so sources differ about twofold, and a twofold
-#: error is caught in most tissue, not in all: at twice the µm/px the skin gives 10.0, at half the carcinoma 4.8.
+#: gave some 5 (skin, CMU-1) and 5.6 (NuCLS) to 9.1 (ovarian carcinoma), so sources differ about twofold, and a twofold
+#: error is caught in most tissue, not in all: at twice the µm/px the skin gives 9 to 10, at half the carcinoma 4.8.
 PLAUSIBLE_UM = (4.5, 10.0)
 #: Down to here a small width may be of small nuclei or of a µm/px that is too small.
 SURE_UM = 5.0
