@@ -19,6 +19,7 @@ import pastpy as past
 from pastpy._elements import image_levels, set_mpp
 from pastpy.pp._alignment import guard
 from pastpy.pp._alignment_fit import ORIENTATIONS, Pose, fit_windows, point_density, point_scene, poses
+from pastpy.pp._alignment_shift import expression_profiles
 from pastpy.pp._alignment_size import PLAUSIBLE_UM, nuclear_width
 
 ELEMENTS = {"image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "coordinate_system": "global"}
@@ -122,13 +123,13 @@ def test_twofold_wrong_mpp_is_caught(segmented, factor, how):
     assert found["orientation"] == "identity" and found["shift_x_um"] == pytest.approx(0, abs=1)
 
 
-def test_small_nuclei_of_skin_make_no_alarm(shared_data):
-    """At the right µm/px they are as wide as other tissue's at half of it: unknown, and the guard keeps quiet."""
+def test_small_nuclei_of_skin_make_no_alarm_but_half_of_the_mpp_does(shared_data):
     sdata = past.io.read_wsi(shared_data / "svs" / "cmu-1-small-region.svs")
     past.pp.segment_nuclei(sdata, progress=False)
     found = past.pp.check_alignment(sdata).loc["nuclei"]
-    assert (found["verdict"], found["orientation"]) == ("unknown", "identity")
-    assert "µm wide: µm/px may be too small" in found["reason"]
+    assert (found["verdict"], found["orientation"]) == ("ok", "identity"), found["reason"]
+    found = past.pp.check_alignment(sdata, mpp=0.25).loc["nuclei"]
+    assert found["verdict"] == "suspicious" and "µm/px may be too small" in found["reason"]
 
 
 def test_cells_of_another_place_are_unknown(segmented):
@@ -236,6 +237,48 @@ def test_spots_where_tissue_fills_the_image_are_unknown(breast):
     assert np.isnan(found["resolution_um"]) or found["resolution_um"] > 100
 
 
+@pytest.fixture(scope="module")
+def simulated_spots() -> SpatialData:
+    return past.datasets.simulate_tissue(n_cells=5000, n_genes=100, seed=3, spots=True)
+
+
+@pytest.mark.parametrize("off", [(0, 0), (36, 48), (-48, 36)])
+def test_a_shift_of_spots_is_measured_with_its_error(simulated_spots, off):
+    set_transformation(simulated_spots["spot_circles"], affine([[1, 0, off[0] / 0.5], [0, 1, off[1] / 0.5]]), "global")
+    found = past.pp.check_alignment(simulated_spots, table_key="spots").loc["spot_circles"]
+    assert (found["verdict"] == "suspicious") == any(off), found["reason"]
+    assert 0 < found["shift_error_um"] < 10 and found["resolution_um"] < 60
+    np.testing.assert_allclose(found[["shift_x_um", "shift_y_um"]].astype(float), off, atol=15)
+
+
+@pytest.mark.parametrize(("factor", "how"), [(2.0, "large"), (0.5, "small")])
+def test_twofold_wrong_mpp_under_spots_is_caught(breast, factor, how):
+    found = past.pp.check_alignment(breast, mpp=0.69 * factor).loc["spot_circles"]
+    assert found["verdict"] == "suspicious" and f"µm/px may be too {how}" in found["reason"]
+
+
+def test_spots_of_the_olfactory_bulb_make_no_alarm(shared_data):
+    """Their pixels are too coarse for nuclei."""
+    from pastpy.bench._runs import read_mob
+
+    for sdata in read_mob(shared_data).values():
+        found = past.pp.check_alignment(sdata).iloc[0]
+        assert found["verdict"] == "ok" and np.isnan(found["nuclear_width_um"])
+
+
+def test_counts_that_tell_nothing_give_no_shift(simulated_spots):
+    shuffled = SpatialData(
+        images={"he": simulated_spots["he"]},
+        shapes={"spot_circles": ShapesModel.parse(simulated_spots["spot_circles"].copy())},
+        tables={"spots": simulated_spots["spots"].copy()},
+    )
+    set_transformation(shuffled["spot_circles"], Identity(), "global")
+    table = shuffled["spots"]
+    table.X = table.X[np.random.default_rng(0).permutation(table.n_obs)]
+    assert np.isnan(past.pp.check_alignment(shuffled, mpp=0.5).loc["spot_circles", "shift_x_um"])
+    assert expression_profiles(np.ones((20, 50))) is None and expression_profiles(-np.ones((50, 50))) is None
+
+
 # What it is made of
 
 
@@ -271,15 +314,21 @@ def test_every_orientation_is_undone_by_one(name, x, y):
 
 
 @settings(max_examples=10)
-@given(st.floats(3, 10))
-def test_the_width_of_painted_nuclei_is_measured(diameter):
+@given(st.floats(3, 10), st.floats(0.5, 2))
+def test_the_width_of_painted_nuclei_follows_the_claimed_mpp(diameter, factor):
     mpp = 0.5
     y, x = np.mgrid[:512, :512] * mpp
-    centres = np.stack(np.meshgrid(np.arange(20, 240, 20), np.arange(20, 240, 20)), axis=-1).reshape(-1, 2)
     near = np.hypot((x + 10) % 20 - 10, (y + 10) % 20 - 10)  # a nucleus every 20 µm
     rgb = np.where((near < diameter / 2)[..., None], [80, 60, 140], [235, 200, 220]).astype(np.uint8)
-    width, n = nuclear_width([rgb], mpp, [centres / mpp + 0.5])
-    assert n == len(centres) and width == pytest.approx(diameter, abs=1.2 * mpp)
+    width = nuclear_width([rgb, rgb], mpp * factor)
+    assert width == pytest.approx(diameter * factor, rel=0.2)
+
+
+def test_a_window_without_blobs_has_no_width():
+    flat = np.full((512, 512, 3), 200, np.uint8)
+    noise = np.random.default_rng(0).integers(150, 250, (512, 512, 3)).astype(np.uint8)
+    assert np.isnan(nuclear_width([flat, flat], 0.5)) and np.isnan(nuclear_width([noise, noise], 0.5))
+    assert np.isnan(nuclear_width([], 0.5)) and np.isnan(nuclear_width([flat[:12, :12]] * 2, 0.5))
 
 
 # Guard

@@ -42,8 +42,9 @@ def check_alignment(
     For cells, the density of their centroids is correlated with haematoxylin (optical density by colour deconvolution)
     in random windows of 256 µm on the tissue, over shifts up to 48 µm, for the eight orientations of the slide and
     scales of 1, ½ and 2. A shift counts only where it stands out beyond doubt and the windows agree on it. For spots,
-    too coarse for that, it is asked whether they lie on tissue and would lie there in another orientation too, and
-    whether their total counts follow haematoxylin. The µm/px itself is checked by the width of the image's nuclei.
+    too coarse for that, it is asked whether they lie on tissue and would lie there in another orientation too, whether
+    their total counts follow haematoxylin, and at which shift the stain around them predicts their expression best. The
+    µm/px itself is checked by the width of the image's nuclei.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def check_alignment(
     coordinate_system
         Where image and shapes meet.
     tolerance_um
-        A larger residual shift of cells is suspicious, µm.
+        A larger residual shift of cells is suspicious, µm; one of spots, where it is larger beyond doubt.
     n_windows
         Windows that are compared.
     seed
@@ -73,10 +74,12 @@ def check_alignment(
     - ``on_image``, ``on_tissue``: shares of the units;
     - ``orientation``, ``scale``: what must be done to the units' positions to fit best, ``"identity"`` and 1 if
       nothing; ``None`` and NaN where nothing stands out;
-    - ``shift_x_um``, ``shift_y_um``: how far right and down of its nucleus a unit then lies, NaN where unknown;
+    - ``shift_x_um``, ``shift_y_um``: how far right and down of its nucleus a cell then lies, or a spot of the place
+      where the image predicts expression best; NaN where unknown. ``shift_error_um``: of spots, its standard error by
+      bootstrap, along the worse axis;
     - ``score``: correlation at that shift (of spots: of counts with haematoxylin, as they lie); ``z``: how far it
       stands out; ``resolution_um``: smaller shifts would not be seen;
-    - ``nuclear_width_um``: full width at half maximum of the image's nuclei;
+    - ``nuclear_width_um``: width of the image's nuclei, by the scale of haematoxylin's blobs; NaN above 2 µm/px;
     - ``verdict``: ``"ok"``, ``"suspicious"`` or ``"unknown"``; ``reason``: why, in words.
 
     Raises
@@ -88,12 +91,14 @@ def check_alignment(
 
     Notes
     -----
-    What it cannot see: shifts of spots below ``resolution_um``, errors of µm/px by less than some 1.5 times or in
-    tissue whose nuclei are unusually small or large, and cells of another section than the image's (``"unknown"``).
+    What it cannot see: shifts of spots below ``resolution_um``, errors of µm/px by less than some 1.5 times, twofold
+    ones in tissue whose nuclei are unusually small or large, and cells of another section than the image's
+    (``"unknown"``).
 
     References
     ----------
     Lewis, Fast Normalized Cross-Correlation, Vision Interface (1995).
+    Lindeberg, Int J Comput Vis 30:79–116 (1998): scale of blobs.
     Ruifrok & Johnston, Anal Quant Cytol Histol 23:291–299 (2001): colour deconvolution.
 
     Examples

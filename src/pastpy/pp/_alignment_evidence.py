@@ -12,6 +12,7 @@ import numpy as np
 from pastpy import _elements
 from pastpy.pp._alignment_dapi import Scene, dapi_scene
 from pastpy.pp._alignment_fit import MAP_MPP, Pose
+from pastpy.pp._alignment_shift import expression_profiles
 from pastpy.pp._overview import Overview, read_windows
 from pastpy.pp._tissue import tissue_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters
@@ -42,6 +43,8 @@ class Evidence:
         float (n, 2): centroids of the units, µm from the image's top-left corner.
     counts
         float (n,): log1p of each unit's total counts, or ``None`` where the table has no genes.
+    profiles
+        float (n, k): expression of each spot in few numbers, or ``None`` for cells and where it is not to be had.
     radius_um
         Median radius of the units.
     size_um
@@ -58,6 +61,7 @@ class Evidence:
     unit: str
     points: np.ndarray
     counts: np.ndarray | None
+    profiles: np.ndarray | None
     radius_um: float
     size_um: tuple[float, float]
     overview: Overview
@@ -133,10 +137,13 @@ def gather_evidence(
     if mpp <= _COARSEST_MPP and len(corners):
         side = min(_WINDOW_UM, np.floor(min(size)))
         windows, corners = read_windows(levels, corners, side, mpp=mpp, target_mpp=_WINDOW_MPP, name=image_key)
+    unit = "spot" if 2 * radius > CELL_DIAMETER_UM else "cell"
+    matrix = sdata.tables[table_key].X
     return Evidence(
-        unit="spot" if 2 * radius > CELL_DIAMETER_UM else "cell",
+        unit=unit,
         points=points,
         counts=_log_totals(sdata, table_key, placed),
+        profiles=expression_profiles(matrix[placed]) if unit == "spot" and matrix is not None else None,
         radius_um=radius,
         size_um=size,
         overview=overview,

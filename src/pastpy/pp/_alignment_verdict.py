@@ -8,6 +8,7 @@ import numpy as np
 
 from pastpy.pp._alignment_evidence import Evidence
 from pastpy.pp._alignment_fit import Fit, Pose, fit_windows, point_scene, poses
+from pastpy.pp._alignment_shift import spot_shift
 from pastpy.pp._alignment_size import PLAUSIBLE_UM, SURE_UM, nuclear_width
 
 __all__ = ["Verdict", "judge"]
@@ -15,8 +16,8 @@ __all__ = ["Verdict", "judge"]
 IDENTITY = Pose("identity", 1.0)
 #: Shifts of cells up to this are tried, µm.
 _REACH_UM = 48.0
-#: Windows on which poses other than the identity are tried first, and on which nuclei are looked for.
-_SCREENED, _SEGMENTED = 6, 8
+#: Windows on which poses other than the identity are tried first, and on which nuclei are measured.
+_SCREENED, _MEASURED = 6, 8
 #: Fewer units say nothing.
 _FEWEST = {"cell": 50, "spot": 20}
 #: Units on tissue where a pair fits, and a difference between two orientations that counts.
@@ -33,6 +34,7 @@ class Verdict:
     scale: float = float("nan")
     shift_x_um: float = float("nan")
     shift_y_um: float = float("nan")
+    shift_error_um: float = float("nan")
     score: float = float("nan")
     z: float = float("nan")
     resolution_um: float = float("nan")
@@ -51,11 +53,13 @@ def judge(evidence: Evidence, *, tolerance_um: float, seed: int = 0) -> Verdict:
     pose, fit = _best_pose(evidence) if fine else (IDENTITY, None)
     what = "cells lie" if evidence.dapi is None else "DAPI lies"
     verdict = _of_fit(pose, fit, tolerance_um, what) if fit is not None else _of_tissue(evidence, seed)
+    if evidence.unit == "spot" and verdict.verdict != "suspicious":
+        verdict = _with_shift(verdict, evidence, tolerance_um, seed)
     if evidence.on_image < _LEAST_ON_IMAGE and verdict.verdict != "suspicious":
         verdict = replace(
             verdict, verdict="suspicious", reason=f"{1 - evidence.on_image:.0%} of the units lie beyond the image"
         )
-    return _with_size(verdict, evidence, pose, fit)
+    return _with_size(verdict, evidence)
 
 
 def _best_pose(evidence: Evidence) -> tuple[Pose, Fit | None]:
@@ -126,8 +130,7 @@ def _of_tissue(evidence: Evidence, seed: int) -> Verdict:
     if here >= _MOST and here - there >= _CLEAR:
         return replace(
             verdict, orientation="identity", scale=1.0, verdict="ok",
-            reason=f"{here:.0%} of the spots lie on tissue, at most {there:.0%} in any other orientation; shifts below "
-            f"{verdict.resolution_um:.0f} µm cannot be seen",
+            reason=f"{here:.0%} of the spots lie on tissue, at most {there:.0%} in any other orientation",
         )  # fmt: skip
     rivals = [pose for pose, share in shares.items() if share > here - _CLEAR]
     return _of_counts(evidence, verdict, rivals, seed)
@@ -180,16 +183,36 @@ def _resolution(evidence: Evidence, here: float) -> float:
     return float("nan")
 
 
-def _with_size(verdict: Verdict, evidence: Evidence, pose: Pose, fit: Fit | None) -> Verdict:
+def _with_shift(verdict: Verdict, evidence: Evidence, tolerance_um: float, seed: int) -> Verdict:
+    """The verdict on spots with the shift that their expression tells, and the least that would be seen."""
+    found = None
+    if evidence.profiles is not None and evidence.dapi is None:
+        found = spot_shift(
+            evidence.overview, evidence.points, evidence.radius_um, evidence.profiles, tolerance_um=tolerance_um,
+            seed=seed,
+        )  # fmt: skip
+    if found is not None:
+        x, y = found.shift_um
+        resolution = float(np.nanmin([found.resolution_um, verdict.resolution_um]))
+        verdict = replace(
+            verdict, shift_x_um=x, shift_y_um=y, shift_error_um=found.error_um, resolution_um=resolution
+        )  # fmt: skip
+        if found.certain:
+            reason = (
+                f"spots lie {np.hypot(x, y):.0f} ± {found.error_um:.0f} µm off the place where the image predicts "
+                f"their expression best ({x:+.0f} right, {y:+.0f} down)"
+            )
+            return replace(verdict, verdict="suspicious", reason=reason)
+    if verdict.verdict == "ok" and np.isfinite(verdict.resolution_um):
+        reason = f"{verdict.reason}; shifts below {verdict.resolution_um:.0f} µm cannot be seen"
+        return replace(verdict, reason=reason)
+    return verdict
+
+
+def _with_size(verdict: Verdict, evidence: Evidence) -> Verdict:
     """The verdict with the width of nuclei, and worse if that is implausible."""
-    centres = None
-    if fit is not None and evidence.unit == "cell" and evidence.dapi is None:
-        points = pose.apply(evidence.points, evidence.size_um) - fit.shift_um
-        centres = [(points - corner) / evidence.window_mpp for corner in evidence.corners_um]
-    windows = (
-        evidence.windows if centres is not None else evidence.windows[:: max(1, len(evidence.windows) // _SEGMENTED)]
-    )
-    width, _ = nuclear_width(windows, evidence.window_mpp, centres)
+    step = max(1, len(evidence.windows) // _MEASURED)
+    width = nuclear_width(evidence.windows[::step], evidence.window_mpp)
     verdict = replace(verdict, nuclear_width_um=width)
     least, most = PLAUSIBLE_UM
     if not np.isfinite(width) or SURE_UM <= width <= most:
