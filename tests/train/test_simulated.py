@@ -43,7 +43,7 @@ def test_cells_of_all_donors_are_there_with_their_profiles(cells):
 
 def test_a_cohort_that_was_made_is_not_made_again(cells, config, monkeypatch, tmp_path):
     made = []
-    arrays = {"pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor % 2}
+    arrays = {"pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor % 2, "cohort": cells.cohort}
 
     def once(number, n_donors, model):
         made.append(number)

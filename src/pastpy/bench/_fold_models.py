@@ -119,7 +119,8 @@ def _predict(model: PAST, pooled: np.ndarray, genes: list[str]) -> np.ndarray:
     out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
     seen = np.isfinite(pooled).all(axis=(1, 2))
     with torch.inference_mode():
-        tokens = model.image_tokens(torch.from_numpy(pooled[seen]))
+        found = torch.from_numpy(pooled[seen])
+        tokens = model.image_tokens(found, model.slide_statistics(found))
         share = model.predict_expression(tokens, genes=torch.from_numpy(model.columns_of(genes)))
     out[seen] = np.log1p(_keys.TARGET_SUM * share.numpy())
     return out

@@ -14,6 +14,7 @@ from pastpy.engine.pipeline import RunStats, run, run_step
 from pastpy.engine.plan import Field
 from pastpy.engine.pool import Region
 from pastpy.engine.read import FieldReader
+from pastpy.engine.sample import PLACE_UM, sample_units
 from pastpy.engine.shapes import Outlines, PooledBefore, Units, UnitShapes
 from pastpy.engine.spread import Workers
 from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
@@ -21,6 +22,7 @@ from pastpy.engine.store import ZarrSink
 from pastpy.engine.write import MemorySink, Sink
 
 __all__ = [
+    "PLACE_UM",
     "CropEncoder",
     "CropStep",
     "Field",
@@ -46,4 +48,5 @@ __all__ = [
     "resolve_device",
     "run",
     "run_step",
+    "sample_units",
 ]

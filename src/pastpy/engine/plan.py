@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pastpy.engine.read import FieldReader
     from pastpy.engine.shapes import Units
 
-__all__ = ["Field", "plan_crops", "plan_fields", "plan_units"]
+__all__ = ["Field", "plan_crops", "plan_fields", "plan_units", "z_order"]
 
 #: Side of a field's core, µm: what its cells need around it adds about a seventh to its side.
 CORE_UM = 1024.0
@@ -99,7 +99,7 @@ def plan_fields(
     if located.size == 0:
         return []
     core = np.floor(centroids[located] / core_px).astype(np.int64)
-    order = np.lexsort((located, _z_order(core - core.min(axis=0))))
+    order = np.lexsort((located, z_order(core - core.min(axis=0))))
     located, core = located[order], core[order]
     starts = (
         np.arange(located.size) if one_each else np.flatnonzero(np.r_[True, (np.diff(core, axis=0) != 0).any(axis=1)])
@@ -189,8 +189,8 @@ def on_image(reader: FieldReader, centroids: np.ndarray) -> np.ndarray:
     return np.where(inside[:, None], centroids, np.nan)
 
 
-def _z_order(cells: np.ndarray) -> np.ndarray:
-    """Interleave the bits of two non-negative columns (Morton, 1966)."""
+def z_order(cells: np.ndarray) -> np.ndarray:
+    """Place on a space-filling curve, int64 (n,): the bits of two non-negative columns interleaved (Morton, 1966)."""
     code = np.zeros(len(cells), dtype=np.int64)
     for bit in range(31):
         code |= ((cells[:, 0] >> bit) & 1) << (2 * bit)

@@ -154,6 +154,10 @@ class Outlines:
         reach = np.where(np.isfinite(self.radius), self.radius, np.nan_to_num(reach))
         return reach * self.scale
 
+    def some(self, units: np.ndarray) -> Outlines:
+        """Outlines of some of the units."""
+        return Outlines(self.geometry[units], self.radius[units], self.level0_centroids[units], self.scale)
+
     def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
         """Some of the units as flat arrays, in coordinates relative to ``origin``."""
         flat = UnitShapes.from_geometry(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pastpy.models.past import PAST, ModelCard
     from pastpy.models.released import ReleasedPAST
     from pastpy.models.released_import import convert_released
+    from pastpy.models.slide import SlideStatistics
     from pastpy.models.tokenizer import tokenize
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "ModelCard",
     "PASTConfig",
     "ReleasedPAST",
+    "SlideStatistics",
     "WindowEncoder",
     "available",
     "build_encoder",
@@ -50,6 +52,7 @@ _LAZY = {
     "ReleasedPAST": "released",
     "WindowEncoder": "adapters",
     "build_encoder": "encoders",
+    "SlideStatistics": "slide",
     "convert_released": "released_import",
     "create_backbone": "backbones",
     "export_onnx": "export",

@@ -125,6 +125,9 @@ class PASTConfig:
         Names of technologies or batches that the expression encoder is told of in a token of its own.
     gene_tokens
         Let the decoder's gene queries attend to each measured gene, not to the summary alone.
+    slide_norm
+        Take what is pooled for a cell relative to its slide: less the mean over cells of the same image, in standard
+        deviations over them. Stain and scanner then matter less; a cell alone is taken relative to the training slides.
     summary_tokens, summary_width
         Image tokens beside those of the regions that a network of two hidden layers of this width makes of all regions
         at once; 0 leaves them out.
@@ -178,6 +181,7 @@ class PASTConfig:
     expression_layers: int = 0
     technologies: tuple[str, ...] = ()
     gene_tokens: bool = False
+    slide_norm: bool = False
     summary_tokens: int = 0
     summary_width: int = 256
     fusion_layers: int = 0

@@ -59,7 +59,7 @@ class ImagePath(nn.Module):
         for each in model.passes:
             grid = model.image_encoder(pass_pixels(model.image_encoder, pixels, each)).flatten(2).transpose(1, 2)
             pooled.append(self.get_buffer(f"weights_{each.name}") @ grid)
-        tokens = model.region_tokens((torch.cat(pooled, dim=1) - model.feature_mean) / model.feature_std)
+        tokens = model.tokens_of(model.usual.standardise(torch.cat(pooled, dim=1)))
         return F.normalize(model.image_projection(tokens.flatten(1)) - model.image_centre, dim=1)
 
 

@@ -20,6 +20,7 @@ from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
 from pastpy.models.passes import image_passes
+from pastpy.models.slide import SlideStatistics, slide_statistics
 from pastpy.models.summary import RegionSummary
 from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
@@ -178,22 +179,45 @@ class PAST(nn.Module):
         """Where the parameters are."""
         return self.log_theta.device
 
-    def image_tokens(self, pooled: torch.Tensor) -> torch.Tensor:
+    def image_tokens(self, pooled: torch.Tensor, slide: SlideStatistics | None = None) -> torch.Tensor:
         """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, n_image_tokens, dim).
 
         One a region, then those of the summary. A region that holds no token of the image is NaN, before and after; the
         other regions do not depend on it, and the summary takes it as a usual one.
+
+        Parameters
+        ----------
+        pooled
+            The tokens.
+        slide
+            Statistics of the slide that the cells are on, from :meth:`slide_statistics`; those of the training slides
+            by default.
         """
-        standardised, absent = split_absent((pooled - self.feature_mean) / self.feature_std)
-        tokens = self.region_tokens(standardised)
-        if absent is not None:
-            tokens = tokens.masked_fill(absent[..., None], float("nan"))
-        if self.summary is None:
+        standardised, absent = split_absent((slide or self.usual).standardise(pooled))
+        tokens = self.tokens_of(standardised)
+        if absent is None:
             return tokens
-        summary = self.summary(standardised)
-        if absent is not None:
-            summary = summary.masked_fill(absent.all(dim=1)[:, None, None], float("nan"))
-        return torch.cat([tokens, summary], dim=1)
+        if self.summary is not None:
+            nowhere = absent.all(dim=1, keepdim=True)
+            absent = torch.cat([absent, nowhere.expand(-1, self.config.summary_tokens)], dim=1)
+        return tokens.masked_fill(absent[..., None], float("nan"))
+
+    @property
+    def usual(self) -> SlideStatistics:
+        """Statistics of the training slides."""
+        return SlideStatistics(self.feature_mean, self.feature_std, 0)
+
+    def slide_statistics(self, pooled: torch.Tensor) -> SlideStatistics:
+        """Statistics for cells of a slide from the pooled tokens of some of them, float32 (n, regions, channels).
+
+        Those of the training slides for a model without ``slide_norm``.
+        """
+        return slide_statistics(pooled, self.usual) if self.config.slide_norm else self.usual
+
+    def tokens_of(self, standardised: torch.Tensor) -> torch.Tensor:
+        """Standardised features of all regions, float32 (n, regions, channels), as tokens, (n, n_image_tokens, dim)."""
+        tokens = self.region_tokens(standardised)
+        return tokens if self.summary is None else torch.cat([tokens, self.summary(standardised)], dim=1)
 
     def region_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
         """Standardised features of all regions, float32 (n, regions, channels), as model tokens."""

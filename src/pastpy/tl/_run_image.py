@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,8 +24,8 @@ from pastpy.tl._familiar import DISTANCE, FamiliarTissue, familiar_tissue
 if TYPE_CHECKING:
     import torch
 
-    from pastpy.engine import MemorySink, Sink, Step, Units, ZarrSink
-    from pastpy.models import PAST, ImagePass
+    from pastpy.engine import CropStep, MemorySink, Sink, Step, TokenStep, Units, ZarrSink
+    from pastpy.models import PAST, ImagePass, SlideStatistics
     from pastpy.tl._inputs import ImageInput, Model, Options
 
 __all__ = ["NormalisedCrops", "PastHead", "image_tokens", "over_regions", "run_image", "run_past"]
@@ -39,6 +40,8 @@ class PastHead:
     model: PAST
     #: Features of the tissue that the model was trained on, if its card has them.
     familiar: FamiliarTissue | None = field(init=False)
+    #: Statistics of the slide that is worked, where the model asks for them.
+    slide: SlideStatistics | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.familiar = familiar_tissue(self.model)
@@ -46,7 +49,7 @@ class PastHead:
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of pooled tokens of all passes, float32 (n, regions, channels)."""
         distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
-        return {**self.outputs(self.model.image_tokens(pooled), units), **distance}
+        return {**self.outputs(self.model.image_tokens(pooled, self.slide), units), **distance}
 
     def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of image tokens, float32 (n, n_image_tokens, dim)."""
@@ -185,10 +188,45 @@ def run_past(
             first, *further = model.passes
             step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
             before = [_pool(inputs, model, each, options, mode, Path(scratch)) for each in further]
+        head.slide = _slide(inputs, model, step, before, options) if model.config.slide_norm else None
         found = run_image(inputs, model, step, options, outputs=wanted, identity=identity, before=before)
     if head.familiar is not None and np.isfinite(found[DISTANCE]).any():
         inputs.facts["shift"] = head.familiar.judge(found[DISTANCE], inputs.facts["image_key"])
     return found[output]
+
+
+def _slide(
+    inputs: ImageInput,
+    model: PAST,
+    step: TokenStep | CropStep,
+    before: Sequence[Callable[[np.ndarray], np.ndarray]],
+    options: Options,
+) -> SlideStatistics:
+    """Statistics of a slide from cells in a few places; a cell does not depend on which others are in its field."""
+    import torch
+
+    from pastpy.engine import PLACE_UM, MemorySink, PooledBefore, sample_units
+
+    place_px = PLACE_UM / inputs.facts["target_mpp"]
+    drawn = sample_units(inputs.shapes.centroids, place_px=place_px)
+    shapes: Units = inputs.shapes.some(drawn)
+    for rows in before:
+        shapes = PooledBefore(shapes, partial(_rows_of, rows, drawn))
+    sink = MemorySink(len(drawn))
+    _run_step(
+        inputs, shapes, replace(step, head=_as_pooled), sink, replace(options, progress=False, workers=None),
+        core_px=round(place_px),
+    )  # fmt: skip
+    if "pooled" not in sink:
+        return model.usual
+    statistics = model.slide_statistics(torch.from_numpy(sink["pooled"]).to(model.device))
+    inputs.facts["slide_cells"] = statistics.n_cells
+    return statistics
+
+
+def _rows_of(rows: Callable[[np.ndarray], np.ndarray], drawn: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Rows of units that are counted among those drawn."""
+    return rows(drawn[units])
 
 
 def _pool(
@@ -269,12 +307,14 @@ def run_image(
     }
 
 
-def _run_step(inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options: Options) -> None:
+def _run_step(
+    inputs: ImageInput, shapes: Units, step: Step, sink: Sink, options: Options, *, core_px: int | None = None
+) -> None:
     from pastpy.engine import run_step
 
     run_step(
         inputs.reader, shapes, step, sink, device=options.device, batch_size=options.batch_size,
-        workers=options.workers, progress=options.progress,
+        core_px=core_px, workers=options.workers, progress=options.progress,
     )  # fmt: skip
 
 

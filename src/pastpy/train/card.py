@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pastpy.train.config import TrainConfig
     from pastpy.train.data import Section
 
-__all__ = ["make_card", "validation_scores", "variable_genes"]
+__all__ = ["make_card", "training_tissue", "validation_scores", "variable_genes"]
 
 #: Genes that scores are averaged over: the most variable of those detected in a tenth of the training spots.
 N_VARIABLE = 250
@@ -104,9 +104,17 @@ def mean_deviance(counts: np.ndarray, share: np.ndarray, theta: np.ndarray) -> f
 
 
 def make_card(
-    model: PAST, config: TrainConfig, train: list[Section], validation: list[Section], history: list[dict[str, float]]
+    model: PAST,
+    config: TrainConfig,
+    train: list[Section],
+    validation: list[Section],
+    history: list[dict[str, float]],
+    tissue: dict[str, Any],
 ) -> ModelCard:
-    """Score a trained model on the validation section, if there is one, and collect what its users must know."""
+    """Score a trained model on the validation section, if there is one, and collect what its users must know.
+
+    ``tissue`` is of :func:`training_tissue`.
+    """
     import pandas as pd
 
     from pastpy.models.past import ModelCard
@@ -137,18 +145,24 @@ def make_card(
         "commercial_use": True,
         "command": f"pastpy pretrain {config.model['name']}",
         "train": [f"her2st {name}" for name in config.train_sections]
-        + (["Xenium breast cells (expression side)"] if config.single_cells else []),
+        + (["Xenium breast cells (expression side)"] if config.single_cells else [])
+        + ([_simulated(config)] if config.simulated_cohorts else []),
         "validation": [f"her2st {name}" for name in config.validation_sections],
         "transfer_statement": statement,
         "n_train_spots": sum(x.counts.shape[0] for x in train),
         "n_train_cells": sum(len(x.spot) for x in train),
         "depth": float(np.median(np.concatenate([_depth(s, model.gene_names) for s in train]))),
         "scores": scores,
-        **_tissue(model, train),
+        **tissue,
         "epochs": len(history),
         "history": history,
     }
     return ModelCard(table, facts)
+
+
+def _simulated(config: TrainConfig) -> str:
+    n = config.simulated_cohorts * config.simulated_donors
+    return f"simulated tissue ({n} donors, pastpy.datasets.simulate_tissue)"
 
 
 def _scored(
@@ -176,8 +190,11 @@ def _scored(
     }
 
 
-def _tissue(model: PAST, train: list[Section]) -> dict[str, Any]:
-    """What the training tissue looks like around its cells; a section left out of all calibrates distances to it."""
+def training_tissue(model: PAST, train: list[Section]) -> dict[str, Any]:
+    """What the training tissue looks like around its cells; a section left out of all calibrates distances to it.
+
+    Of features as they are pooled, so that another stain counts as other tissue even where the model makes up for it.
+    """
     from pastpy.metrics import feature_reference
 
     if len(train) < 2:

@@ -48,6 +48,9 @@ class TrainConfig:
     epochs, batch_spots, cells_per_spot, batch_simulated, learning_rate, weight_decay, readout_decay
         Schedule: passes over the spots, spots a step, cells drawn from each, simulated cells a step; AdamW;
         ``readout_decay`` is the weight decay of the decoder's per-gene weights.
+    expression_every
+        The expression side, whose thousands of measured genes a spot take more time than all else, is trained in every
+        so-manieth step.
     weights
         Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
         ``expression`` (with or without the image), ``contrastive``, ``cells``, ``simulated`` (correlation, within a
@@ -78,6 +81,7 @@ class TrainConfig:
     batch_spots: int = 32
     cells_per_spot: int = 8
     batch_simulated: int = 512
+    expression_every: int = 1
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     readout_decay: float = 1e-1

@@ -123,7 +123,7 @@ def cached_arrays(name: str, key: list[Any], make: Callable[[], dict[str, np.nda
         path.parent.mkdir(parents=True, exist_ok=True)
         # several runs may make the same arrays at once
         unfinished = path.with_suffix(f".{os.getpid()}.unfinished.npz")
-        np.savez(unfinished, **make())
+        np.savez(unfinished, allow_pickle=False, **make())
         unfinished.rename(path)
     with np.load(path, allow_pickle=False) as file:
         return dict(file)

@@ -65,10 +65,11 @@ def fit(
 
     from pastpy.train.align import align
     from pastpy.train.augment import views_of
-    from pastpy.train.card import make_card
+    from pastpy.train.card import make_card, training_tissue
     from pastpy.train.data import prepare_section, read_cells
     from pastpy.train.level import set_levels
     from pastpy.train.simulated import simulated_cells
+    from pastpy.train.slides import relative_to_slides
 
     if not isinstance(config, TrainConfig):
         config = TrainConfig.from_json(config)
@@ -85,11 +86,14 @@ def fit(
     single_cells = read_cells(folder) if config.single_cells else None
     simulated = simulated_cells(config, backbone, progress=progress) if config.simulated_cohorts else None
     model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
+    tissue = training_tissue(model, train)
     _initialise(model, train, simulated)
+    if model.config.slide_norm:
+        relative_to_slides(model, [*train, *validation], simulated)
     history = _optimise(model, config, Batches(model, config, train, single_cells, simulated), train, rng, progress)
     set_levels(model, train)
     align(model, train, config.seed)
-    model.card = make_card(model, config, train, validation, history)
+    model.card = make_card(model, config, train, validation, history, tissue)
     model.save(out)
     return model
 
@@ -203,7 +207,7 @@ def _optimise(
     bar = tqdm(range(config.epochs), desc="training", unit="epoch", disable=not show_progress(progress))
     for epoch in bar:
         objective.train()
-        sums: dict[str, float] = {}
+        seen: dict[str, list[float]] = {}
         for batch in batches.epoch(rng):
             losses = objective(batch, generator)
             optimizer.zero_grad()
@@ -212,9 +216,10 @@ def _optimise(
             optimizer.step()
             schedule.step()
             for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value.item() / len(batches)
-        history.append({"epoch": epoch, **sums})
-        bar.set_postfix(loss=f"{sums['total']:.4f}")
+                seen.setdefault(name, []).append(value.item())
+        means = {name: float(np.mean(values)) for name, values in seen.items()}
+        history.append({"epoch": epoch, **means})
+        bar.set_postfix(loss=f"{means['total']:.4f}")
     model.eval()
     return history
 
@@ -254,8 +259,10 @@ class Batches:
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:
         """Every spot once, in random order."""
         order = rng.permutation(len(self.spots))
-        for chosen in np.array_split(order, len(self)):
-            yield self._batch([self.spots[i] for i in chosen], rng)
+        for step, chosen in enumerate(np.array_split(order, len(self))):
+            batch = self._batch([self.spots[i] for i in chosen], rng)
+            batch.with_expression = step % self.config.expression_every == 0
+            yield batch
 
     def _style(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
         """Factor and offset of every section's tokens in a step, float32 (sections, regions, channels)."""

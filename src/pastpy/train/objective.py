@@ -48,6 +48,8 @@ class Batch:
         bool (genes,), genes that the single cells were measured for.
     simulated
         Simulated cells, or ``None``.
+    with_expression
+        Train the expression side too.
     """
 
     pooled: torch.Tensor
@@ -57,6 +59,7 @@ class Batch:
     cells: torch.Tensor | None
     cells_known: torch.Tensor | None
     simulated: SimulatedBatch | None = None
+    with_expression: bool = True
 
 
 @dataclass
@@ -122,6 +125,19 @@ class Objective(nn.Module):
         cells_alone = spot_mean(of_cells[:, self.variable], batch.spot, len(batch.counts))
         losses["profile"] = F.mse_loss(torch.log1p(_keys.TARGET_SUM * cells_alone), batch.log_counts[:, self.variable])
 
+        if batch.with_expression:
+            losses |= self._of_expression(batch, spot_tokens, generator)
+        if batch.simulated is not None:
+            losses["simulated"] = self._simulated(batch.simulated)
+        losses["total"] = torch.stack([told.weights[name] * value for name, value in losses.items()]).sum()
+        return losses
+
+    def _of_expression(
+        self, batch: Batch, spot_tokens: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Losses of what was measured: decoded, brought together with the image, and that of single cells."""
+        model, told = self.model, self.config
+        losses = {}
         # what a smaller panel at a lower depth would have measured of the same units
         seen = expression_tokens(model, thinned(batch.counts, generator), told.spot_technology)
         # half of the spots show their image too: the decoder learns to do with either modality or with both
@@ -138,9 +154,6 @@ class Objective(nn.Module):
         if batch.cells is not None and batch.cells_known is not None:
             measured = expression_tokens(model, thinned(batch.cells, generator), told.cell_technology)
             losses["cells"] = self._cells(batch.cells, batch.cells_known, measured)
-        if batch.simulated is not None:
-            losses["simulated"] = self._simulated(batch.simulated)
-        losses["total"] = torch.stack([told.weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
     def _cells(self, counts: torch.Tensor, known: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:

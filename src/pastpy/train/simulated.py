@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class SimulatedCells:
         float16 (cells, regions, channels), pooled image tokens.
     log_counts
         float16 (cells, genes), log1p of counts per 10,000 of each cell's counts over these genes.
-    donor
+    donor, cohort
         int64 (cells,), rising.
     genes
         Names of the genes.
@@ -57,6 +57,7 @@ class SimulatedCells:
     pooled: np.ndarray
     log_counts: np.ndarray
     donor: np.ndarray
+    cohort: np.ndarray
     genes: list[str]
 
 
@@ -64,7 +65,7 @@ def draw_parameters(rng: np.random.Generator) -> TissueParameters:
     """Parameters of a cohort that differ from the simulator's defaults."""
     from pastpy.datasets import TissueParameters
 
-    drawn = {name: float(rng.uniform(*limits)) for name, limits in _UNIFORM.items()}
+    drawn: dict[str, Any] = {name: float(rng.uniform(*limits)) for name, limits in _UNIFORM.items()}
     drawn |= {name: float(np.exp(rng.uniform(*np.log(limits)))) for name, limits in _LOG_UNIFORM.items()}
     return TissueParameters(**drawn, jpeg_quality=int(rng.integers(60, 96)))
 
@@ -89,6 +90,7 @@ def simulated_cells(config: TrainConfig, model: PAST, *, progress: bool = False)
         np.concatenate([c.pooled for c in cohorts]),
         np.concatenate([c.log_counts for c in cohorts]),
         np.concatenate([c.donor + i * n_donors for i, c in enumerate(cohorts)]),
+        np.repeat(np.arange(len(cohorts)), [len(c.donor) for c in cohorts]),
         cohorts[0].genes,
     )
 
@@ -99,10 +101,14 @@ def _cohort(number: int, config: TrainConfig, model: PAST) -> SimulatedCells:
 
     def make() -> dict[str, np.ndarray]:
         cells = _simulate(number, config.simulated_donors, model)
-        return {**vars(cells), "genes": np.array(cells.genes, dtype=str)}
+        return {
+            "pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor,
+            "genes": np.array(cells.genes, dtype=str),
+        }  # fmt: skip
 
-    arrays = cached_arrays(f"simulated-{number}", [number, config.simulated_donors, *made_from(model)], make)
-    return SimulatedCells(arrays["pooled"], arrays["log_counts"], arrays["donor"], arrays["genes"].tolist())
+    found = cached_arrays(f"simulated-{number}", [config.simulated_donors, *made_from(model)], make)
+    cohort = np.zeros(len(found["donor"]), dtype=np.int64)
+    return SimulatedCells(found["pooled"], found["log_counts"], found["donor"], cohort, found["genes"].tolist())
 
 
 def _simulate(number: int, n_donors: int, model: PAST) -> SimulatedCells:
@@ -124,5 +130,6 @@ def _simulate(number: int, n_donors: int, model: PAST) -> SimulatedCells:
         pooled[used].astype(np.float16),
         np.log1p(_keys.TARGET_SUM * counts / counts.sum(axis=1, keepdims=True)).astype(np.float16),
         table.obs[_keys.DONOR].cat.codes.to_numpy().astype(np.int64)[used],
+        np.zeros(int(used.sum()), dtype=np.int64),
         table.var_names.astype(str).tolist(),
     )
