@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,31 @@ def test_spread_is_that_of_the_negative_binomial():
         inside = stats.nbinom(theta[gene], theta[gene] / (theta[gene] + mu[gene]))
         assert inside.cdf(high + 0.1) - inside.cdf(low - 1.1) >= 0.9
         assert inside.cdf(high - 1.1) < 0.95 and inside.cdf(low - 1.1) <= 0.05
+
+
+def test_what_the_model_is_unsure_of_adds_to_the_counting_noise():
+    share, theta = np.array([[0.02, 1e-4]]), np.array([3.0, 0.7])
+    plain = predictive_spread(share, theta, depth=5000, target_sum=1e4)
+    unsure = predictive_spread(share, theta, depth=5000, target_sum=1e4, log_spread=np.array([[0.3, 0.0]]))
+    slope = 1e4 * 0.02 / (1 + 1e4 * 0.02)
+    assert unsure["_std"][0, 0] == pytest.approx(np.hypot(plain["_std"][0, 0], 0.3 * slope), rel=1e-5)
+    middle = np.log1p(1e4 * share)
+    ratio = unsure["_std"] / plain["_std"]
+    np.testing.assert_allclose(unsure["_upper"] - middle, (plain["_upper"] - middle) * ratio, rtol=1e-4)
+    for name in plain:
+        assert unsure[name][0, 1] == plain[name][0, 1]
+
+
+def test_dropout_makes_predictions_less_sure(toy_sdata, tiny_model):
+    std = {}
+    for p in (0.0, 0.5):
+        model = deepcopy(tiny_model)
+        model.dropout.p = p
+        table = impute(toy_sdata(), model, genes=GENES, uncertainty=True, modality="image")
+        std[p] = table.obsm["past_expression_std"].to_numpy()
+        again = impute(toy_sdata(), model, genes=GENES, modality="image")
+        np.testing.assert_array_equal(again.obsm["past_expression"], table.obsm["past_expression"])
+    assert (std[0.5] >= std[0.0]).all() and (std[0.5] > 1.01 * std[0.0]).mean() > 0.5
 
 
 def test_uncertainty_slots(toy_sdata, tiny_model):

@@ -60,13 +60,15 @@ def config() -> TrainConfig:
     base = TrainConfig.from_json("past-mini")
     return replace(
         base,
-        model={**base.model, "name": "toy", "dim": 16, "embedding_dim": 8},
+        model={**base.model, "name": "toy", "dim": 16, "embedding_dim": 8, "summary_width": 16, "dropout": 0.5},
         train_sections=("T1", "T2"),
         validation_sections=("V1",),
+        simulated_cohorts=0,
         spot_diameter_um=40.0,
         views=1,
         epochs=16,
         batch_spots=12,
+        expression_every=1,
         learning_rate=1e-2,
     )
 
@@ -96,7 +98,7 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
     short = replace(config, model=entries, epochs=2, views=1, single_cells=False)
     with past.settings.context(cache_dir=tmp_path / "cache"):
         model = past.train.fit(short, tmp_path / "two", data=folder, progress=False)
-    assert model.feature_std.shape[0] == 4 and (model.feature_std > 1e-3).any(dim=1).all()
+    assert model.feature_std.shape[0] == 8 and (model.feature_std > 1e-3).any(dim=1).all()
     assert model.decoder.readout.abs().max() > 0
     assert past.models.load(tmp_path / "two").config.rank == 3
 

@@ -12,6 +12,7 @@ from pastpy.bench._hest import hest
 from pastpy.bench._intervals import IntervalResult, nested_intervals
 from pastpy.bench._loso import LosoResult, run_loso
 from pastpy.bench._nuclei import nuclei_loto, run_nuclei
+from pastpy.bench._pretrained import PretrainedModel
 from pastpy.bench._probe import linear_probe, robustness_index
 from pastpy.bench._simulated import simulated
 from pastpy.bench._spots import to_spots
@@ -22,6 +23,7 @@ __all__ = [
     "FoldModels",
     "IntervalResult",
     "LosoResult",
+    "PretrainedModel",
     "baselines",
     "deconvolution_agreement",
     "gene_mean",

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
 from pastpy import _elements, _keys
 from pastpy._aggregate import under_spots
 from pastpy.bench._folds import blind
+from pastpy.bench._pretrained import predicted_log1p
 from pastpy.bench._spots import to_spots
 
 if TYPE_CHECKING:
@@ -107,20 +106,6 @@ def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
     under = under_spots(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius)
     cells = sdata.tables[_keys.CELLS] = cells[under].copy()
     known = [g for g in fold.genes if g in model.gene_index]
-    predicted = _predict(model, pooled_tokens(sdata, model, _keys.CELLS, View()), known)
+    predicted = predicted_log1p(model, pooled_tokens(sdata, model, _keys.CELLS, View()), known)
     cells.obsm[_keys.Slots().expression] = pd.DataFrame(predicted, index=cells.obs_names, columns=known)
     return to_spots(cells, spots).to_df().reindex(columns=fold.genes)
-
-
-def _predict(model: PAST, pooled: np.ndarray, genes: list[str]) -> np.ndarray:
-    """log1p of the predicted counts per 10,000 of cells, float32 (n, genes); NaN rows where there are no pixels."""
-    import torch
-
-    out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
-    seen = np.isfinite(pooled).all(axis=(1, 2))
-    with torch.inference_mode():
-        found = torch.from_numpy(pooled[seen])
-        tokens = model.image_tokens(found, model.slide_statistics(found))
-        share = model.predict_expression(tokens, genes=torch.from_numpy(model.columns_of(genes)))
-    out[seen] = np.log1p(_keys.TARGET_SUM * share.numpy())
-    return out

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 
     from pastpy.bench._folds import FitPredict, Fold
     from pastpy.datasets import TissueParameters
+    from pastpy.models import PAST
 
 __all__ = ["ATTAINABLE", "run_simulated", "simulated"]
 
 #: Row of the best predictor that the image allows.
 ATTAINABLE = "attainable"
+#: The bundled model.
+BUNDLED = "past-mini"
 #: The cohort and windows (µm) of the protocol.
 N_DONORS, CELLS_A_DONOR, N_GENES, SEED = 24, 200, 100, 20260
 WINDOWS_UM, MPP = (12.0, 32.0), 0.5
@@ -79,8 +82,7 @@ def simulated(
     if n_donors < 4:
         raise ValueError(f"n_donors must be at least 4, to train, to calibrate and to hold out, got {n_donors}")
     if methods is None:
-        elements = {"table_key": _keys.CELLS_TRUE}
-        methods = baselines(windows_um=WINDOWS_UM, target_mpp=MPP, elements=elements, seed=seed)
+        methods = _baselines(seed)
     if intervals is not None and intervals not in methods:
         raise ValueError(f"intervals={intervals!r} is none of the methods {list(methods)}")
     if ATTAINABLE in methods:
@@ -120,7 +122,9 @@ def run_simulated(
     n_genes: int = N_GENES,
     seed: int = SEED,
 ) -> dict[str, Any]:
-    """Run :func:`simulated` with the baselines, for the command line.
+    """Run :func:`simulated` with the baselines and the bundled model, for the command line.
+
+    The bundled model is not trained on the cohort's donors: it is scored as it comes, and with its images shuffled.
 
     Parameters
     ----------
@@ -131,13 +135,28 @@ def run_simulated(
     n_donors, cells_a_donor, n_genes, seed
         The cohort.
     """
-    result = simulated(n_donors=n_donors, cells_a_donor=cells_a_donor, n_genes=n_genes, seed=seed)
+    from pastpy.bench._pretrained import PretrainedModel
+    from pastpy.models import load
+
+    model = cast("PAST", load(BUNDLED))
+    methods: dict[str, FitPredict] = {
+        **_baselines(seed),
+        BUNDLED: PretrainedModel(model),
+        f"{BUNDLED}, images shuffled": PretrainedModel(model, shuffle_seed=seed),
+    }
+    result = simulated(
+        methods, n_donors=n_donors, cells_a_donor=cells_a_donor, n_genes=n_genes, seed=seed, intervals=BUNDLED
+    )
     summary = {k: v for k, v in result.summary().items() if k != "genes"}
     if out is not None:
         # how noisy counts are is in the attainable already
         table = result.table().drop(index="noise ceiling")
         write_report(out, summary, result.scores, lambda ax: bars(table, ax, label="Pearson r per cell"))
     return summary
+
+
+def _baselines(seed: int) -> dict[str, FitPredict]:
+    return baselines(windows_um=WINDOWS_UM, target_mpp=MPP, elements={"table_key": _keys.CELLS_TRUE}, seed=seed)
 
 
 def _attainable(sections: Mapping[str, SpatialData], fold: Fold) -> dict[str, DataFrame]:

@@ -14,7 +14,7 @@ from pastpy.engine.pipeline import RunStats, run, run_step
 from pastpy.engine.plan import Field
 from pastpy.engine.pool import Region
 from pastpy.engine.read import FieldReader
-from pastpy.engine.sample import PLACE_UM, sample_units
+from pastpy.engine.sample import sample_units
 from pastpy.engine.shapes import Outlines, PooledBefore, Units, UnitShapes
 from pastpy.engine.spread import Workers
 from pastpy.engine.steps import CropEncoder, CropStep, Head, Step, TokenStep
@@ -22,7 +22,6 @@ from pastpy.engine.store import ZarrSink
 from pastpy.engine.write import MemorySink, Sink
 
 __all__ = [
-    "PLACE_UM",
     "CropEncoder",
     "CropStep",
     "Field",

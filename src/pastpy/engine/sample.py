@@ -6,10 +6,7 @@ import numpy as np
 
 from pastpy.engine.plan import z_order
 
-__all__ = ["PLACE_UM", "sample_units"]
-
-#: Side of a place, µm: one tile of the encoder holds it and what its units need around it.
-PLACE_UM = 128.0
+__all__ = ["sample_units"]
 
 
 def sample_units(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pastpy.models.blocks import Block
+from pastpy.models.subnetworks import SubnetworkDropout
 
 __all__ = ["ExpressionEncoder"]
 
@@ -65,7 +66,7 @@ class ExpressionEncoder(nn.Module):
         self.seeds = nn.Parameter(torch.randn(n_tokens, dim) * dim**-0.5)
         self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
         self.out = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SubnetworkDropout(dropout, layer=3)
         self.layers = nn.ModuleList([Block(dim, heads, dropout) for _ in range(layers)])
         # position 0: a technology that is not told, or not known
         self.technology = nn.Embedding(1 + len(self.technologies), dim) if self.technologies else None

@@ -21,6 +21,7 @@ from pastpy.models.joint import JointHead, normalised_sum
 from pastpy.models.neighbours import NeighbourContext
 from pastpy.models.passes import image_passes
 from pastpy.models.slide import SlideStatistics, slide_statistics
+from pastpy.models.subnetworks import SubnetworkDropout
 from pastpy.models.summary import RegionSummary
 from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
@@ -105,7 +106,7 @@ class PAST(nn.Module):
         self.register_buffer("feature_std", torch.ones(n_regions, channels))
         self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in regions])
         self.token_norm = nn.LayerNorm(dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = SubnetworkDropout(config.dropout, layer=0)
         self.cell_encoder = ExpressionEncoder(
             n_genes, dim, config.expression_tokens, config.heads, config.dropout, layers=config.expression_layers,
             technologies=config.technologies, gene_tokens=config.gene_tokens,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pastpy.models.subnetworks import SubnetworkDropout
+
 __all__ = ["RegionSummary"]
 
 
@@ -35,8 +37,8 @@ class RegionSummary(nn.Module):
         super().__init__()
         self.shape = (tokens, dim)
         self.network = nn.Sequential(
-            nn.Linear(features, width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(features, width), nn.GELU(), SubnetworkDropout(dropout, layer=1),
+            nn.Linear(width, width), nn.GELU(), SubnetworkDropout(dropout, layer=2),
             nn.Linear(width, tokens * dim),
         )  # fmt: skip
         self.norm = nn.LayerNorm(dim)

@@ -218,11 +218,11 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
 class _ImageEmbedding(_run_image.PastHead):
     """Image tokens in the joint space."""
 
-    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
+    def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> dict[str, torch.Tensor]:
         """L2-normalised embeddings."""
         from torch.nn import functional as F
 
-        return {"embedding": F.normalize(self.model.project_image(tokens), dim=1)}
+        return {"embedding": F.normalize(self.model.project_image(tokens()), dim=1)}
 
 
 def _from_tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ __all__ = ["impute_expression"]
 MAX_OBSM_GENES = 500
 #: Two-sided level of the predictive interval.
 INTERVAL = 0.9
+#: Subnetworks whose predictions say how far the model itself is unsure.
+SUBNETWORKS = 8
 #: Rows whose tokens are decoded at once.
 _ROWS = 4096
 
@@ -73,7 +75,8 @@ def impute_expression(
     uncertainty
         Also store the predictive standard deviation and a central 90 % interval, for one unit of the depth in
         ``uns["past"]["impute_expression"]["depth"]``. They hold the counting noise and overdispersion of the training
-        spots, not the error of the model on other tissue.
+        spots, and how far eight subnetworks of the model (fixed dropout masks) disagree; not the error that all of them
+        share on other tissue.
     target_sum
         Depth to which the prediction is scaled.
     table_added
@@ -197,7 +200,7 @@ def _impute_one(
     if table_added is not None:
         _check_table_added(data, table_added)
     columns = model.columns_of(genes)
-    share = _predict(inputs, model, columns, options, mode)
+    share, spread = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
     table = inputs.table.copy() if copy else inputs.table
     frames = {"": np.log1p(target_sum * share)}
     facts = {
@@ -207,8 +210,8 @@ def _impute_one(
     if uncertainty:
         depth = float(model.card.facts["depth"])
         theta = np.where(columns >= 0, model.theta()[np.maximum(columns, 0)], np.nan)
-        frames |= predictive_spread(share, theta, depth=depth, target_sum=target_sum)
-        facts |= {"depth": depth, "interval": INTERVAL}
+        frames |= predictive_spread(share, theta, depth=depth, target_sum=target_sum, log_spread=spread)
+        facts |= {"depth": depth, "interval": INTERVAL, "subnetworks": SUBNETWORKS}
     target = table
     if table_added is not None:
         target = _new_table(data, table, table_added, genes, frames)
@@ -224,51 +227,59 @@ def _impute_one(
 
 
 def _predict(
-    inputs: _inputs.Inputs, model: PAST, columns: np.ndarray, options: _inputs.Options, mode: str
-) -> np.ndarray:
-    """Predicted share of each gene, float32 (n, g); NaN where nothing is known of a row or a gene."""
+    inputs: _inputs.Inputs,
+    model: PAST,
+    columns: np.ndarray,
+    options: _inputs.Options,
+    mode: str,
+    subnetworks: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted share of each gene, and the standard deviation of its logarithm over subnetworks, float32 (n, g) each.
+
+    NaN where nothing is known of a row or a gene; without subnetworks, the second is 0.
+    """
     import torch
 
     n = inputs.table.n_obs
-    share = np.full((n, len(columns)), np.nan, dtype=np.float32)
+    found = np.full((n, 2, len(columns)), np.nan, dtype=np.float32)
     known = np.flatnonzero(columns >= 0)
     if not len(known):
-        return share
-    head = _Shares(model, inputs.expression, columns[known])
+        return found[:, 0], found[:, 1]
+    head = _Shares(model, inputs.expression, columns[known], subnetworks)
     left = np.ones(n, dtype=bool)
     if inputs.images:
-        share[:, known] = _run_image.over_regions(
+        rows = _run_image.over_regions(
             inputs.images, options, lambda region, o: _from_image(region, model, head, o, mode)
         )
-        left = np.asarray(np.isnan(share[:, known]).all(axis=1))
+        found[:, :, known] = rows
+        left = np.asarray(np.isnan(rows).all(axis=(1, 2)))
     if inputs.expression is not None:
-        rows = np.flatnonzero(left & inputs.expression.has_counts)
+        alone = np.flatnonzero(left & inputs.expression.has_counts)
         with torch.inference_mode():
-            for part in np.array_split(rows, max(1, -(-len(rows) // 512))):
+            for part in np.array_split(alone, max(1, -(-len(alone) // 512))):
                 if len(part):
-                    tokens = model.encode_counts(inputs.expression.counts[part], inputs.expression.columns)
-                    predicted = model.predict_expression(expression_tokens=tokens, genes=head.genes(model.device))
-                    share[np.ix_(part, known)] = predicted.cpu().numpy()
-    return share
+                    found[np.ix_(part, np.arange(2), known)] = head.predicted(None, part).cpu().numpy()
+    return found[:, 0], found[:, 1]
 
 
 def _from_image(
     inputs: _inputs.ImageInput, model: PAST, head: _Shares, options: _inputs.Options, mode: str
 ) -> np.ndarray:
-    """Shares of rows with pixels, float32 (n, g)."""
+    """Shares and their spread of rows with pixels, float32 (n, 2, g)."""
     import torch
 
+    shape = (2, len(head.columns))
     if not model.config.neighbours:
         return _run_image.run_past(
-            inputs, model, head, options, mode, output="share", shape=(len(head.columns),), identity=head.identity()
+            inputs, model, head, options, mode, output="share", shape=shape, identity=head.identity()
         )
     tokens = _run_image.image_tokens(inputs, model, options, mode)
-    share = np.full((len(tokens), len(head.columns)), np.nan, dtype=np.float32)
+    share = np.full((len(tokens), *shape), np.nan, dtype=np.float32)
     rows = torch.nonzero(~tokens.isnan().flatten(1).all(dim=1)).ravel()
     with torch.inference_mode():
         for part in rows.split(_ROWS):
             at = part.cpu().numpy()
-            share[at] = head.outputs(tokens[part], at)["share"].cpu().numpy()
+            share[at] = head.predicted(partial(tokens.__getitem__, part), at).cpu().numpy()
     return share
 
 
@@ -282,27 +293,55 @@ class _Shares(_run_image.PastHead):
         Measured counts of all rows, if any.
     columns
         int64 (g,), positions of the genes in the model's vocabulary.
+    subnetworks
+        Subnetworks that say how far the model is unsure.
     """
 
     expression: _inputs.ExpressionInput | None
     columns: np.ndarray
+    subnetworks: int = 0
 
-    def genes(self, device: torch.device) -> torch.Tensor:
-        """The positions as a tensor."""
+    def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> dict[str, torch.Tensor]:
+        """Shares and their spread, (n, 2, g)."""
+        return {"share": self.predicted(tokens, units)}
+
+    def predicted(self, tokens: Callable[[], torch.Tensor] | None, units: np.ndarray) -> torch.Tensor:
+        """Shares, and the standard deviation of their logarithms over the subnetworks, (n, 2, g).
+
+        Parameters
+        ----------
+        tokens
+            Makes image tokens, (n, n_image_tokens, dim), with the subnetwork that is current; ``None`` without image.
+        units
+            int64 (n,), rows of the table.
+        """
         import torch
 
-        return torch.from_numpy(self.columns).to(device)
+        from pastpy.models.subnetworks import subnetwork
 
-    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> dict[str, torch.Tensor]:
+        share = self._share(tokens, units)
+        if not self.subnetworks:
+            return torch.stack([share, torch.zeros_like(share)], dim=1)
+        logs = []
+        for number in range(self.subnetworks):
+            with subnetwork(number):
+                logs.append(self._share(tokens, units).log())
+        return torch.stack([share, torch.stack(logs).std(dim=0)], dim=1)
+
+    def _share(self, tokens: Callable[[], torch.Tensor] | None, units: np.ndarray) -> torch.Tensor:
         """Shares, (n, g)."""
-        genes, cells = self.genes(tokens.device), self.expression
+        import torch
+
+        genes, cells = torch.from_numpy(self.columns).to(self.model.device), self.expression
+        image = None if tokens is None else tokens()
         if cells is None or not cells.has_counts[units].any():
-            return {"share": self.model.predict_expression(tokens, genes=genes)}
-        measured = self.model.encode_counts(cells.counts[units], cells.columns)
-        return {"share": self.model.predict_expression(tokens, measured, genes=genes)}
+            return self.model.predict_expression(image, genes=genes)
+        return self.model.predict_expression(
+            image, self.model.encode_counts(cells.counts[units], cells.columns), genes=genes
+        )
 
     def identity(self) -> dict[str, Any]:
-        """Hashes of the genes and counts."""
+        """Hashes of the genes and counts, and what is computed beside the shares."""
         from pastpy.engine import array_fingerprint
 
         cells = self.expression
@@ -310,13 +349,21 @@ class _Shares(_run_image.PastHead):
         if cells is not None:
             c = cells.counts
             counts = array_fingerprint(c.data, c.indices, c.indptr, cells.columns)
-        return {"genes": array_fingerprint(self.columns), "counts": counts}
+        return {"genes": array_fingerprint(self.columns), "counts": counts, "subnetworks": self.subnetworks}
 
 
 def predictive_spread(
-    share: np.ndarray, theta: np.ndarray, *, depth: float, target_sum: float
+    share: np.ndarray,
+    theta: np.ndarray,
+    *,
+    depth: float,
+    target_sum: float,
+    log_spread: np.ndarray | float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Spread of log1p(target_sum · count / depth) for negative-binomial counts of mean ``depth · share``.
+
+    What the model is unsure of comes on top: variances add, and the interval widens around the prediction as the
+    standard deviation does.
 
     Parameters
     ----------
@@ -328,6 +375,8 @@ def predictive_spread(
         Counts of one unit.
     target_sum
         Depth to which counts are scaled.
+    log_spread
+        (n, g) standard deviation of the logarithm of the share itself.
 
     Returns
     -------
@@ -339,10 +388,18 @@ def predictive_spread(
     p = theta / (theta + mu)
     tail = (1 - INTERVAL) / 2
     scale = target_sum / depth
+    counting = _spread_by_gene(mu, theta, scale)
+    # of log1p(target_sum · share), by its slope over the logarithm of the share
+    own = log_spread * target_sum * share / (1 + target_sum * share)
+    std = np.hypot(counting, own).astype(np.float32)
+    middle = np.log1p(target_sum * share)
+    wider = np.divide(std, counting, out=np.ones_like(std), where=counting > 0)
+    ends = (np.log1p(scale * nbinom.ppf(q, theta, p)) for q in (tail, 1 - tail))
+    lower, upper = (middle + (end - middle) * wider for end in ends)
     return {
-        "_std": _spread_by_gene(mu, theta, scale),
-        "_lower": np.log1p(scale * nbinom.ppf(tail, theta, p)).astype(np.float32),
-        "_upper": np.log1p(scale * nbinom.ppf(1 - tail, theta, p)).astype(np.float32),
+        "_std": std,
+        "_lower": np.maximum(lower, 0).astype(np.float32),
+        "_upper": upper.astype(np.float32),
     }
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NormalisedCrops", "PastHead", "image_tokens", "over_regions", "run_image", "run_past"]
 
+#: Side of the places from which a slide's statistics are taken, µm: a tile of the encoder holds one and what its cells
+#: need around it.
+PLACE_UM = 128.0
+
 Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 
 
@@ -49,10 +53,10 @@ class PastHead:
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of pooled tokens of all passes, float32 (n, regions, channels)."""
         distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
-        return {**self.outputs(self.model.image_tokens(pooled, self.slide), units), **distance}
+        return {**self.outputs(lambda: self.model.image_tokens(pooled, self.slide), units), **distance}
 
-    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
-        """Named outputs of image tokens, float32 (n, n_image_tokens, dim)."""
+    def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> Mapping[str, torch.Tensor]:
+        """Named outputs of what ``tokens()`` gives: image tokens, float32 (n, n_image_tokens, dim)."""
         raise NotImplementedError
 
     def to(self, device: torch.device) -> None:
@@ -63,9 +67,9 @@ class PastHead:
 class Tokens(PastHead):
     """Keeps the image tokens themselves, for what needs those of all cells at once."""
 
-    def outputs(self, tokens: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
+    def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """The tokens."""
-        return {"tokens": tokens}
+        return {"tokens": tokens()}
 
 
 @dataclass
@@ -205,7 +209,7 @@ def _slide(
     """Statistics of a slide from cells in a few places; a cell does not depend on which others are in its field."""
     import torch
 
-    from pastpy.engine import PLACE_UM, MemorySink, PooledBefore, sample_units
+    from pastpy.engine import MemorySink, PooledBefore, sample_units
 
     place_px = PLACE_UM / inputs.facts["target_mpp"]
     drawn = sample_units(inputs.shapes.centroids, place_px=place_px)

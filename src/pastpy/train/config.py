@@ -37,9 +37,9 @@ class TrainConfig:
         Use ``xenium_breast_cells/`` for the expression side.
     simulated_cohorts, simulated_donors
         Simulated cohorts to learn single cells from, and donors in each; see :func:`pastpy.datasets.simulate_tissue`.
-    min_detection, min_detection_panel
-        Genes of the vocabulary are counted in at least this share of training spots; genes of the single cells' panel
-        need only the second share.
+    min_detection
+        Genes of the vocabulary are counted in at least this share of training spots, or are in the panel of the single
+        or simulated cells.
     views
         Augmented copies of every section (stain, blur, flips, µm/px) beside the original.
     style_sd
@@ -74,7 +74,6 @@ class TrainConfig:
     simulated_cohorts: int = 0
     simulated_donors: int = 8
     min_detection: float = 0.3
-    min_detection_panel: float = 0.1
     views: int = 4
     style_sd: float = 0.0
     epochs: int = 60

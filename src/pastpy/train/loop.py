@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,8 @@ def fit(
     )
     single_cells = read_cells(folder) if config.single_cells else None
     simulated = simulated_cells(config, backbone, progress=progress) if config.simulated_cohorts else None
-    model = _untrained(config, vocabulary(train, config, [] if single_cells is None else single_cells[1]))
+    panels = [*([] if single_cells is None else single_cells[1]), *([] if simulated is None else simulated.genes)]
+    model = _untrained(config, vocabulary(train, config, panels))
     tissue = training_tissue(model, train)
     _initialise(model, train, simulated)
     if model.config.slide_norm:
@@ -98,12 +99,11 @@ def fit(
     return model
 
 
-def vocabulary(sections: list[Section], config: TrainConfig, panel: list[str]) -> list[str]:
-    """Genes measured in every section and counted in enough of their spots, sorted."""
+def vocabulary(sections: list[Section], config: TrainConfig, panel: Iterable[str]) -> list[str]:
+    """Genes measured in every section and counted in enough of their spots, and those of a panel, sorted."""
     common = sorted(set.intersection(*(set(s.genes) for s in sections)))
     found = np.concatenate([(aligned_counts(s.counts, s.genes, common) > 0) for s in sections]).mean(axis=0)
-    needed = np.where(np.isin(common, panel), config.min_detection_panel, config.min_detection)
-    return [gene for gene, enough in zip(common, found >= needed, strict=True) if enough]
+    return sorted({gene for gene, share in zip(common, found, strict=True) if share >= config.min_detection} | {*panel})
 
 
 def aligned_counts(counts: csr_matrix, genes: list[str], wanted: list[str]) -> np.ndarray:
@@ -144,7 +144,8 @@ def _initialise(model: PAST, train: list[Section], simulated: SimulatedCells | N
         drawn = np.linspace(0, len(simulated.pooled) - 1, len(pooled)).astype(int)
         pooled = np.concatenate([pooled, simulated.pooled[drawn].astype(np.float32)])
     counts = np.concatenate([aligned_counts(s.counts, s.genes, model.gene_names) for s in train])
-    share = counts.sum(axis=0) / counts.sum()
+    # half a count keeps genes of a panel finite that no spot has a count of
+    share = (counts.sum(axis=0) + 0.5) / (counts.sum() + 0.5 * counts.shape[1])
     mu = counts.sum(axis=1, keepdims=True) * share
     excess = ((counts - mu) ** 2 - mu).sum(axis=0) / (mu**2).sum(axis=0)
     with torch.no_grad():
