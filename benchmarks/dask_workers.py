@@ -3,7 +3,9 @@
     python benchmarks/dask_workers.py [--cells 100000] [--out dask_workers.json]
 
 ``past.tl.embed(client=…)`` with past-mini on a simulated slide. Each worker is a process with one thread; the figure
-means something only where two processors are free (see the load that is printed).
+means something only where two processors are free (see the load that is printed). Workers are measured both ways, in
+turn: free to run where the system puts them, and each bound to one processor, as a batch system does with a worker
+that asked for one core. A free worker's threads that read ahead run on the second processor, so one has more than one.
 
 Beside it, in turn with it: processor time of the calling process (with Dask's scheduler and the alignment check) and of
 the workers, and what the machine allows: two processes that know nothing of each other, each with a quarter of the
@@ -124,7 +126,13 @@ def times_as_fast(slow: list[float], fast: list[float]) -> float:
     return round(float(np.median(slow) / np.median(fast)), 2)
 
 
-def set_workers(n: int, cluster: Any, client: Any) -> None:
+def bind(processors: set[int]) -> None:
+    """Let all threads of this process, and those to come, run on some processors only."""
+    for thread in os.listdir("/proc/self/task"):
+        os.sched_setaffinity(int(thread), processors)
+
+
+def set_workers(n: int, cluster: Any, client: Any, bound: bool) -> None:
     """Have so many workers, ready to work."""
     here = os.path.dirname(os.path.abspath(__file__))
     cluster.scale(n)
@@ -133,6 +141,22 @@ def set_workers(n: int, cluster: Any, client: Any) -> None:
         time.sleep(0.1)
     client.run(lambda: __import__("sys").path.insert(0, here))
     embed(2000, client)  # imports
+    every = os.sched_getaffinity(0)
+    for worker, own in zip(client.nthreads(), sorted(every), strict=False):
+        client.run(bind, {own} if bound else every, workers=[worker])
+
+
+def summary(runs: dict[int, OnWorkers]) -> dict[str, Any]:
+    """Figures of one and of two workers."""
+    return {
+        "seconds_one_worker": runs[1].seconds,
+        "seconds_two_workers": runs[2].seconds,
+        "two_against_one": times_as_fast(runs[1].seconds, runs[2].seconds),
+        "processor_seconds": {
+            f"{name}_worker{'s' * (n > 1)}": {"calling_process": runs[n].here, "workers": runs[n].workers}
+            for name, n in (("one", 1), ("two", 2))
+        },
+    }
 
 
 def main() -> None:
@@ -148,7 +172,7 @@ def main() -> None:
     from distributed import Client, LocalCluster
 
     past_mini()
-    on = {1: OnWorkers(), 2: OnWorkers()}
+    on = {way: {1: OnWorkers(), 2: OnWorkers()} for way in ("free", "bound")}
     spawn = get_context("spawn")
     with (
         ProcessPoolExecutor(1, spawn) as first,
@@ -162,21 +186,16 @@ def main() -> None:
             pool.submit(processor_time, 2000).result()  # imports
         for _ in range(arguments.rounds):
             for n in (2, 1):
-                set_workers(n, cluster, client)
-                found = on[n].measure(arguments.cells, client)
-                assert found.tobytes() == local.tobytes(), "workers give what this process gives"
+                for way, runs in on.items():
+                    set_workers(n, cluster, client, way == "bound")
+                    found = runs[n].measure(arguments.cells, client)
+                    assert found.tobytes() == local.tobytes(), "workers give what this process gives"
             apart.measure(arguments.cells // 4)
     result = {
         "machine": machine(),
         "cells": len(local),
         "seconds_this_process": round(alone, 2),
-        "seconds_one_worker": on[1].seconds,
-        "seconds_two_workers": on[2].seconds,
-        "two_against_one": times_as_fast(on[1].seconds, on[2].seconds),
-        "processor_seconds": {
-            f"{name}_worker{'s' * (n > 1)}": {"calling_process": on[n].here, "workers": on[n].workers}
-            for name, n in (("one", 1), ("two", 2))
-        },
+        **{way: summary(runs) for way, runs in on.items()},
         "without_dask": {
             "cells_of_each": arguments.cells // 4,
             "seconds_at_once": apart.clock["at_once"],

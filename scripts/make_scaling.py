@@ -99,15 +99,20 @@ def growth(result: list[dict[str, Any]]) -> str:
 
 
 def dask_workers(result: dict[str, Any]) -> str:
-    """Seconds of one and two workers."""
+    """Seconds of one and two workers, free and bound to a processor each."""
+    said = {"free": "free to run on both processors", "bound": "each bound to one processor"}
     rows = [
-        (workers, ", ".join(f"{s:g}" for s in result[f"seconds_{workers}_worker{'s' * (workers == 'two')}"]))
-        for workers in ("one", "two")
+        (
+            said[way],
+            *(", ".join(f"{s:g}" for s in result[way][f"seconds_{n}"]) for n in ("one_worker", "two_workers")),
+            f"{result[way]['two_against_one']:g}",
+        )
+        for way in said
     ]
     return (
-        table(("workers", "seconds"), rows)
-        + f"\n\n{result['cells']:,} cells; two workers are {result['two_against_one']:g} times as fast as one "
-        f"(medians), and their output is equal to the bit. {_without_dask(result)}{on(result['machine'])}"
+        table(("workers", "one worker, seconds", "two workers, seconds", "times as fast"), rows)
+        + f"\n\n{result['cells']:,} cells; ratios are of medians; all output is equal to the bit. "
+        f"{_without_dask(result)}{on(result['machine'])}"
     )
 
 

@@ -68,3 +68,21 @@ def test_it_survives_a_kill(toy_sdata, model, tmp_path):
     assert (tmp_path / "run.zarr" / DISTANCE).is_dir()
     past.tl.embed(again, model, modality="image", resume=tmp_path / "run.zarr", progress=False)
     assert again["cells"].uns["past"]["embed"]["shift"] == sdata["cells"].uns["past"]["embed"]["shift"]
+
+
+def test_tissue_may_be_like_either_kind_of_training_data(toy_sdata, model):
+    """A model that was also trained on negatives knows them, and still not what is like neither."""
+    from pastpy.train.augment import View
+    from pastpy.train.data import pooled_tokens
+
+    other = [pooled_tokens(inverted(toy_sdata(size=384, seed=s)), model, "cells", View())[:, 2] for s in (21, 22)]
+    groups = np.repeat([0, 1], [len(f) for f in other])
+    model.card.facts["tissue"]["simulated"] = feature_reference(np.concatenate(other), groups).to_dict()
+    for sdata in (toy_sdata(size=384, seed=3), inverted(toy_sdata(size=384, seed=3))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            past.tl.embed(sdata, model, modality="image", on_misaligned="ignore", progress=False)
+    swapped = toy_sdata(size=384, seed=3)
+    swapped["he"] = swapped["he"].copy(data=swapped["he"].data[::-1])
+    with pytest.warns(UserWarning, match="far from what the model"):
+        past.tl.embed(swapped, model, modality="image", on_misaligned="ignore", progress=False)

@@ -124,7 +124,7 @@ def test_dropout_makes_predictions_less_sure(toy_sdata, tiny_model):
         std[p] = table.obsm["past_expression_std"].to_numpy()
         again = impute(toy_sdata(), model, genes=GENES, modality="image")
         np.testing.assert_array_equal(again.obsm["past_expression"], table.obsm["past_expression"])
-    assert (std[0.5] >= std[0.0]).all() and (std[0.5] > 1.01 * std[0.0]).mean() > 0.5
+    assert (std[0.5] > std[0.0]).all() and (std[0.5] > 1.01 * std[0.0]).any()
 
 
 def test_uncertainty_slots(toy_sdata, tiny_model):

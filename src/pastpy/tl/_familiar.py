@@ -31,28 +31,34 @@ class FamiliarTissue:
         Name of the model.
     region
         Position of the region, among those of the first pass, whose pooled features are compared.
-    reference
-        These features in the training data.
+    references
+        These features in each kind of training data: real tissue, and simulated where there was some. Tissue has to be
+        like one of them.
     """
 
     model: str
     region: int
-    reference: FeatureReference
+    references: tuple[FeatureReference, ...]
 
     def distance(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Distance to the training data, float32 (n,), of pooled tokens of the first pass, (n, regions, channels)."""
+        """Distance to each kind of training data, float32 (n, kinds), of pooled tokens of the first pass.
+
+        ``pooled`` is float32 (n, regions, channels).
+        """
         import torch
 
         from pastpy.metrics import feature_distance
 
-        found = feature_distance(pooled[:, self.region].float().cpu().numpy(), self.reference)
-        return torch.from_numpy(found.astype(np.float32))
+        features = pooled[:, self.region].float().cpu().numpy()
+        found = [feature_distance(features, reference) for reference in self.references]
+        return torch.from_numpy(np.stack(found, axis=1).astype(np.float32))
 
     def judge(self, distance: np.ndarray, image_key: str) -> dict[str, Any]:
-        """Warn if the tissue is far; returns what is known of it, for provenance."""
+        """Warn if the tissue is far from all kinds; returns what is known of the nearest, for provenance."""
         from pastpy.metrics import distance_shift
 
-        shift = distance_shift(distance, self.reference)
+        shifts = [distance_shift(d, reference) for d, reference in zip(distance.T, self.references, strict=True)]
+        shift = min(shifts, key=lambda each: each.share_beyond - each.limit)
         if shift.far:
             warn_user(f"model {self.model!r}, image {image_key!r}: {shift.message}; check what it says here")
         return {"share_beyond": shift.share_beyond, "limit": shift.limit, "percentile": shift.percentile}
@@ -66,4 +72,6 @@ def familiar_tissue(model: PAST) -> FamiliarTissue | None:
     if described is None:
         return None
     names = [region.name for region in model.passes[0].regions]
-    return FamiliarTissue(model.config.name, names.index(described["region"]), FeatureReference.from_dict(described))
+    kinds = [described] + ([described["simulated"]] if "simulated" in described else [])
+    references = tuple(FeatureReference.from_dict(kind) for kind in kinds)
+    return FamiliarTissue(model.config.name, names.index(described["region"]), references)

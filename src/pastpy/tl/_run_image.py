@@ -183,7 +183,9 @@ def run_past(
     from pastpy.engine import CropStep, TokenStep
 
     identity = {"output": output, "mode": mode, **(identity or {})}
-    wanted = {output: shape} if head.familiar is None else {output: shape, DISTANCE: ()}
+    wanted = {output: shape}
+    if head.familiar is not None:
+        wanted[DISTANCE] = (len(head.familiar.references),)
     step: Step
     with tempfile.TemporaryDirectory(prefix="pastpy-") as scratch:
         if mode == "crop" and model.crop_px is not None:

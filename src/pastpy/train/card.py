@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pastpy.models.past import PAST, ModelCard
     from pastpy.train.config import TrainConfig
     from pastpy.train.data import Section
+    from pastpy.train.simulated import SimulatedCells
 
 __all__ = ["make_card", "training_tissue", "validation_scores", "variable_genes"]
 
@@ -190,19 +191,24 @@ def _scored(
     }
 
 
-def training_tissue(model: PAST, train: list[Section]) -> dict[str, Any]:
+def training_tissue(model: PAST, train: list[Section], simulated: SimulatedCells | None) -> dict[str, Any]:
     """What the training tissue looks like around its cells; a section left out of all calibrates distances to it.
 
-    Of features as they are pooled, so that another stain counts as other tissue even where the model makes up for it.
+    Simulated tissue is described apart, with a cohort left out. Of features as they are pooled, so that another stain
+    counts as other tissue even where the model makes up for it.
     """
     from pastpy.metrics import feature_reference
 
     if len(train) < 2:
         return {}
-    regions = model.passes[0].regions
-    features = np.concatenate([s.pooled[0][:, len(regions) - 1] for s in train])
+    region = len(model.passes[0].regions) - 1
+    features = np.concatenate([s.pooled[0][:, region] for s in train])
     reference = feature_reference(features, np.repeat([s.name for s in train], [len(s.spot) for s in train]))
-    return {"tissue": {"region": regions[-1].name, **reference.to_dict()}}
+    described = {"region": model.passes[0].regions[region].name, **reference.to_dict()}
+    if simulated is not None and simulated.cohort[-1] > 0:
+        cohorts = feature_reference(simulated.pooled[:, region].astype(np.float32), simulated.cohort)
+        described["simulated"] = cohorts.to_dict()
+    return {"tissue": described}
 
 
 def _depth(section: Section, genes: list[str]) -> np.ndarray:

@@ -172,8 +172,11 @@ def read_section(root: Path, name: str, *, mpp: float, spot_diameter_um: float) 
     )  # fmt: skip
 
 
-def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -> np.ndarray:
-    """Pooled tokens of a table's rows in a view, of all passes, float32 (n, regions, channels)."""
+def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View, *, one_each: bool = False) -> np.ndarray:
+    """Pooled tokens of a table's rows in a view, of all passes, float32 (n, regions, channels).
+
+    With ``one_each`` every row is encoded in a rectangle of its own: the slow reference.
+    """
     from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
     from pastpy.train.augment import ViewEncoder
 
@@ -199,6 +202,7 @@ def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View) -
             sink,
             target_mpp=target_mpp,
             device=model.device,
+            one_each=one_each,
         )
         parts.append(sink["pooled"])
     return np.concatenate(parts, axis=1)

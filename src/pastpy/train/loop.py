@@ -87,7 +87,7 @@ def fit(
     simulated = simulated_cells(config, backbone, progress=progress) if config.simulated_cohorts else None
     panels = [*([] if single_cells is None else single_cells[1]), *([] if simulated is None else simulated.genes)]
     model = _untrained(config, vocabulary(train, config, panels))
-    tissue = training_tissue(model, train)
+    tissue = training_tissue(model, train, simulated)
     _initialise(model, train, simulated)
     if model.config.slide_norm:
         relative_to_slides(model, [*train, *validation], simulated)
