@@ -9,15 +9,15 @@ import numpy as np
 from pastpy.pp._alignment_evidence import Evidence
 from pastpy.pp._alignment_fit import Fit, Pose, fit_windows, point_scene, poses
 from pastpy.pp._alignment_shift import spot_shift
-from pastpy.pp._alignment_size import PLAUSIBLE_UM, SURE_UM, nuclear_width
+from pastpy.pp._alignment_size import BLOB_LIMITS, PROFILE_LIMITS, blob_width, profile_width
 
 __all__ = ["Verdict", "judge"]
 
 IDENTITY = Pose("identity", 1.0)
 #: Shifts of cells up to this are tried, µm.
 _REACH_UM = 48.0
-#: Windows on which poses other than the identity are tried first, and on which nuclei are measured.
-_SCREENED, _MEASURED = 6, 8
+#: Windows on which poses other than the identity are tried first.
+_SCREENED = 6
 #: Fewer units say nothing.
 _FEWEST = {"cell": 50, "spot": 20}
 #: Units on tissue where a pair fits, and a difference between two orientations that counts.
@@ -59,7 +59,7 @@ def judge(evidence: Evidence, *, tolerance_um: float, seed: int = 0) -> Verdict:
         verdict = replace(
             verdict, verdict="suspicious", reason=f"{1 - evidence.on_image:.0%} of the units lie beyond the image"
         )
-    return _with_size(verdict, evidence)
+    return _with_size(verdict, evidence, _centres(evidence, pose, fit))
 
 
 def _best_pose(evidence: Evidence) -> tuple[Pose, Fit | None]:
@@ -209,23 +209,41 @@ def _with_shift(verdict: Verdict, evidence: Evidence, tolerance_um: float, seed:
     return verdict
 
 
-def _with_size(verdict: Verdict, evidence: Evidence) -> Verdict:
-    """The verdict with the width of nuclei, and worse if that is implausible."""
-    step = max(1, len(evidence.windows) // _MEASURED)
-    width = nuclear_width(evidence.windows[::step], evidence.window_mpp)
-    verdict = replace(verdict, nuclear_width_um=width)
-    least, most = PLAUSIBLE_UM
-    if not np.isfinite(width) or SURE_UM <= width <= most:
-        return verdict
-    if least <= width < SURE_UM:
-        if verdict.verdict != "ok":
-            return verdict
-        reason = f"{verdict.reason}; but nuclei are only {width:.1f} µm wide: µm/px may be too small, twofold"
+def _centres(evidence: Evidence, pose: Pose, fit: Fit | None) -> list[np.ndarray] | None:
+    """Where the cells' nuclei are in each window, pixels, once cells are known to lie on nuclei."""
+    if fit is None or evidence.unit != "cell" or evidence.dapi is not None:
+        return None
+    points = pose.apply(evidence.points, evidence.size_um) - fit.shift_um
+    return [(points - corner) / evidence.window_mpp for corner in evidence.corners_um]
+
+
+def _with_size(verdict: Verdict, evidence: Evidence, centres: list[np.ndarray] | None) -> Verdict:
+    """The verdict with the width of nuclei, and worse if that is implausible.
+
+    Blobs need no cells, and err with none that were found at a wrong µm/px; where cells lie on nuclei the profile
+    around these is the sharper measure, as other dark structures do not enter. Either may raise the alarm.
+    """
+    blobs = blob_width(evidence.windows, evidence.window_mpp)
+    verdict = replace(verdict, nuclear_width_um=blobs)
+    measured = [(blobs, BLOB_LIMITS, "nuclei")]
+    if centres is not None:
+        profile = profile_width(evidence.windows, evidence.window_mpp, centres)
+        measured.append((profile, PROFILE_LIMITS, "the nuclei under the cells"))
+    measured = [one for one in measured if np.isfinite(one[0])]
+    for width, limits, what in measured:
+        if limits.least <= width <= limits.most:
+            continue
+        how = "large" if width > limits.most else "small"
+        reason = (
+            f"{what} would be {width:.1f} µm wide ({limits.least:g} to {limits.most:g} is usual): µm/px may be too "
+            f"{how}, about twofold"
+        )
+        if verdict.verdict == "suspicious":
+            return replace(verdict, reason=f"{verdict.reason}; {reason}")
+        return replace(verdict, verdict="suspicious", reason=reason)
+    # a small width is of small nuclei as long as the other measure is where it should be
+    if measured and verdict.verdict == "ok" and all(width < limits.sure for width, limits, _ in measured):
+        width, _, what = measured[0]
+        reason = f"{verdict.reason}; but {what} are only {width:.1f} µm wide: µm/px may be too small, twofold"
         return replace(verdict, verdict="unknown", reason=reason)
-    how = "large" if width > most else "small"
-    reason = (
-        f"nuclei would be {width:.1f} µm wide ({least:g} to {most:g} is usual): µm/px may be too {how}, about twofold"
-    )
-    if verdict.verdict == "suspicious":
-        return replace(verdict, reason=f"{verdict.reason}; {reason}")
-    return replace(verdict, verdict="suspicious", reason=reason)
+    return verdict
