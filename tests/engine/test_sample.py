@@ -25,6 +25,13 @@ def test_units_are_drawn_once_in_as_many_places_as_asked(n, n_places, each, seed
     np.testing.assert_array_equal(drawn, sample_units(xy, place_px=100.0, n_places=n_places, each=each, seed=seed))
 
 
+def test_the_order_of_the_rows_does_not_matter():
+    rng = np.random.default_rng(0)
+    xy, order = rng.uniform(0, 300, (2000, 2)), rng.permutation(2000)
+    drawn, again = (sample_units(at, place_px=100.0, n_places=4, each=10) for at in (xy, xy[order]))
+    assert set(order[again].tolist()) == set(drawn.tolist())
+
+
 def test_few_units_are_all_drawn():
     xy = np.random.default_rng(0).uniform(0, 1000, (40, 2))
     assert len(sample_units(xy, place_px=50.0)) == 40

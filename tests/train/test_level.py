@@ -52,7 +52,7 @@ def test_a_section_is_seen_in_one_style_a_step(tiny_model, sections):
     with torch.no_grad():
         tiny_model.feature_std.fill_(2.0)
     plain, styled = (
-        next(Batches(tiny_model, replace(config, style_sd=sd), flat, None).epoch(np.random.default_rng(0)))
+        next(Batches(tiny_model, replace(config, style_sd=sd), flat, None, None).epoch(np.random.default_rng(0)))
         for sd in (0.0, 0.3)
     )
     assert (plain.pooled == 1).all()
@@ -60,7 +60,7 @@ def test_a_section_is_seen_in_one_style_a_step(tiny_model, sections):
     assert len(section) == 2, "all cells of a section are changed alike, those of the other section otherwise"
     # the factor acts about the mean (0 here), the offset in units of the spread (2)
     many = [
-        next(Batches(tiny_model, replace(config, style_sd=0.3), flat, None).epoch(np.random.default_rng(i)))
+        next(Batches(tiny_model, replace(config, style_sd=0.3), flat, None, None).epoch(np.random.default_rng(i)))
         for i in range(20)
     ]
     values = torch.cat([b.pooled[:1].flatten() for b in many])

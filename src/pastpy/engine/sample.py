@@ -48,5 +48,7 @@ def sample_units(
     parts = []
     for one in np.unique(anchors):
         units = located[slice(*np.searchsorted(code, (one, one + 1)))]
+        # by where they lie: the same units whatever the order of the rows
+        units = units[np.lexsort(centroids[units].T)]
         parts.append(units if len(units) <= each else rng.choice(units, each, replace=False))
     return np.sort(np.concatenate(parts))
