@@ -30,16 +30,17 @@ def test_held_out_section_takes_no_part(tmp_path):
         assert (config.model, config.epochs, config.seed) == (CONFIG.model, CONFIG.epochs, CONFIG.seed)
 
 
+@pytest.mark.usefixtures("float32")
 def test_cells_are_predicted_as_impute_expression_does(breast):
     genes = ["ERBB2", "KRT8", "not a gene"]
     model = past.models.load("past-mini")
     fold = fold_of("s", ("s", "t"), blind(breast), genes)
     found = _spots_of_cells(model, fold.test["s"], fold)
-    assert list(fold.test["s"].tables) == ["spots"]  # the fold's object is left as it was
     past.pp.segment_nuclei(breast, progress=False)
     past.tl.impute_expression(breast, model, genes=genes[:2], modality="image", progress=False)
+    assert list(fold.test["s"].tables) == ["spots"]  # the fold's object is left as it was
     expected = to_spots(breast["cells"], breast["spots"]).to_df()
-    np.testing.assert_allclose(found[genes[:2]], expected, atol=1e-4)
+    np.testing.assert_allclose(found[genes[:2]], expected, atol=1e-3)
     assert found["not a gene"].isna().all() and found["ERBB2"].notna().sum() > 5
 
 

@@ -14,6 +14,8 @@ from pastpy.bench._pretrained import predicted_log1p
 from pastpy.bench._spots import to_spots
 
 if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
     from pandas import DataFrame
     from spatialdata import SpatialData
 
@@ -93,19 +95,34 @@ class FoldModels:
 
 def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
     import pandas as pd
+    import torch
 
+    from pastpy.engine import sample_units
+    from pastpy.engine.sample import PLACE_UM
     from pastpy.pp import segment_nuclei
-    from pastpy.train.augment import View
-    from pastpy.train.data import pooled_tokens
 
     spots = _elements.table_of(sdata, fold.table_key)
     sdata = blind(sdata)  # a container of its own, to put nuclei in
     segment_nuclei(sdata)
     cells = sdata.tables[_keys.CELLS]
+    # as the tools do: relative to cells from all of the slide, not to those under spots alone
+    image_key = _elements.resolve_image(sdata)
+    mpp = _elements.resolve_mpp(sdata, image_key)
+    units = _elements.unit_geometry(sdata, _keys.CELLS, _keys.NUCLEI, image_key, mpp=mpp)
+    drawn = sample_units(units.centroids * mpp, place=PLACE_UM)
+    slide = model.slide_statistics(torch.from_numpy(_pooled(model, sdata, cells[drawn].copy())))
     radius = spots.uns[_keys.PAST]["read_st"]["spot_diameter_um"] / 2
-    under = under_spots(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius)
-    cells = sdata.tables[_keys.CELLS] = cells[under].copy()
+    cells = cells[under_spots(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius)].copy()
     known = [g for g in fold.genes if g in model.gene_index]
-    predicted = predicted_log1p(model, pooled_tokens(sdata, model, _keys.CELLS, View()), known)
+    predicted = predicted_log1p(model, _pooled(model, sdata, cells), known, slide)
     cells.obsm[_keys.Slots().expression] = pd.DataFrame(predicted, index=cells.obs_names, columns=known)
     return to_spots(cells, spots).to_df().reindex(columns=fold.genes)
+
+
+def _pooled(model: PAST, sdata: SpatialData, cells: AnnData) -> np.ndarray:
+    """Pooled tokens of some of the cells, float32 (n, regions, channels)."""
+    from pastpy.train.augment import View
+    from pastpy.train.data import pooled_tokens
+
+    sdata.tables[_keys.CELLS] = cells
+    return pooled_tokens(sdata, model, _keys.CELLS, View())

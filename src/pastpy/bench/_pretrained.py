@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pastpy.bench._folds import Fold
     from pastpy.models.past import PAST
+    from pastpy.models.slide import SlideStatistics
 
 __all__ = ["PretrainedModel", "predicted_log1p"]
 
@@ -66,7 +67,9 @@ class PretrainedModel:
         return found
 
 
-def predicted_log1p(model: PAST, pooled: np.ndarray, genes: Sequence[str]) -> np.ndarray:
+def predicted_log1p(
+    model: PAST, pooled: np.ndarray, genes: Sequence[str], slide: SlideStatistics | None = None
+) -> np.ndarray:
     """log1p of the predicted counts per 10,000 of the units of a slide, float32 (n, genes); NaN rows without pixels.
 
     Parameters
@@ -77,6 +80,8 @@ def predicted_log1p(model: PAST, pooled: np.ndarray, genes: Sequence[str]) -> np
         float32 (n, regions, channels), pooled tokens of units of one slide.
     genes
         Genes that the model knows.
+    slide
+        Statistics of the slide; those of these units by default.
     """
     import torch
 
@@ -84,7 +89,7 @@ def predicted_log1p(model: PAST, pooled: np.ndarray, genes: Sequence[str]) -> np
     seen = np.isfinite(pooled).all(axis=(1, 2))
     with torch.inference_mode():
         found = torch.from_numpy(pooled[seen])
-        tokens = model.image_tokens(found, model.slide_statistics(found))
+        tokens = model.image_tokens(found, slide or model.slide_statistics(found))
         share = model.predict_expression(tokens, genes=torch.from_numpy(model.columns_of(genes)))
     out[seen] = np.log1p(_keys.TARGET_SUM * share.numpy())
     return out

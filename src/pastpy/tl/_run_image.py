@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NormalisedCrops", "PastHead", "image_tokens", "over_regions", "run_image", "run_past"]
 
-#: Side of the places from which a slide's statistics are taken, µm: a tile of the encoder holds one and what its cells
-#: need around it.
-PLACE_UM = 128.0
-
 Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 
 
@@ -212,9 +208,10 @@ def _slide(
     import torch
 
     from pastpy.engine import MemorySink, PooledBefore, sample_units
+    from pastpy.engine.sample import PLACE_UM
 
     place_px = PLACE_UM / inputs.facts["target_mpp"]
-    drawn = sample_units(inputs.shapes.centroids, place_px=place_px)
+    drawn = sample_units(inputs.shapes.centroids, place=place_px)
     shapes: Units = inputs.shapes.some(drawn)
     for rows in before:
         shapes = PooledBefore(shapes, partial(_rows_of, rows, drawn))
