@@ -33,7 +33,7 @@ def simulated(result: Mapping[str, Any]) -> str:
     found = result["intervals"]
     return (
         f"{markdown(table.drop(index='noise ceiling').rename_axis('method'))}\n\n"
-        f"Nested {found['level']:.0%} intervals of the {found['method']}: coverage {found['coverage']:.3f} "
+        f"Nested {found['level']:.0%} intervals ({found['method']}): coverage {found['coverage']:.3f} "
         f"(95 % interval over {found['n_held_out']} held-out donors {found['coverage_lower']:.3f}–"
         f"{found['coverage_upper']:.3f}); on average {found['width_ratio']:.0%} as wide as without a prediction; "
         f"{found['abstained']:.0%} of genes and donors abstained from."
