@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pastpy.bench._folds import Fold
     from pastpy.models.past import PAST
+    from pastpy.models.slide import SlideStatistics
     from pastpy.train.config import TrainConfig
 
 __all__ = ["FoldModels"]
@@ -95,28 +96,34 @@ class FoldModels:
 
 def _spots_of_cells(model: PAST, sdata: SpatialData, fold: Fold) -> DataFrame:
     import pandas as pd
-    import torch
 
-    from pastpy.engine import sample_units
-    from pastpy.engine.sample import PLACE_UM
     from pastpy.pp import segment_nuclei
 
     spots = _elements.table_of(sdata, fold.table_key)
     sdata = blind(sdata)  # a container of its own, to put nuclei in
     segment_nuclei(sdata)
     cells = sdata.tables[_keys.CELLS]
-    # as the tools do: relative to cells from all of the slide, not to those under spots alone
-    image_key = _elements.resolve_image(sdata)
-    mpp = _elements.resolve_mpp(sdata, image_key)
-    units = _elements.unit_geometry(sdata, _keys.CELLS, _keys.NUCLEI, image_key, mpp=mpp)
-    drawn = sample_units(units.centroids * mpp, place=PLACE_UM)
-    slide = model.slide_statistics(torch.from_numpy(_pooled(model, sdata, cells[drawn].copy())))
+    slide = _slide(model, sdata) if model.config.slide_norm else None
     radius = spots.uns[_keys.PAST]["read_st"]["spot_diameter_um"] / 2
     cells = cells[under_spots(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], radius)].copy()
     known = [g for g in fold.genes if g in model.gene_index]
     predicted = predicted_log1p(model, _pooled(model, sdata, cells), known, slide)
     cells.obsm[_keys.Slots().expression] = pd.DataFrame(predicted, index=cells.obs_names, columns=known)
     return to_spots(cells, spots).to_df().reindex(columns=fold.genes)
+
+
+def _slide(model: PAST, sdata: SpatialData) -> SlideStatistics:
+    """Statistics as the tools take them: from cells of all the slide, not from those under spots alone."""
+    import torch
+
+    from pastpy.engine import sample_units
+    from pastpy.engine.sample import PLACE_UM
+
+    image_key = _elements.resolve_image(sdata)
+    mpp = _elements.resolve_mpp(sdata, image_key)
+    units = _elements.unit_geometry(sdata, _keys.CELLS, _keys.NUCLEI, image_key, mpp=mpp)
+    drawn = sample_units(units.centroids * mpp, place=PLACE_UM)
+    return model.slide_statistics(torch.from_numpy(_pooled(model, sdata, sdata.tables[_keys.CELLS][drawn].copy())))
 
 
 def _pooled(model: PAST, sdata: SpatialData, cells: AnnData) -> np.ndarray:

@@ -200,7 +200,8 @@ def _impute_one(
     if table_added is not None:
         _check_table_added(data, table_added)
     columns = model.columns_of(genes)
-    share, spread = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
+    found = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
+    share = found[:, 0]
     table = inputs.table.copy() if copy else inputs.table
     frames = {"": np.log1p(target_sum * share)}
     facts = {
@@ -210,7 +211,7 @@ def _impute_one(
     if uncertainty:
         depth = float(model.card.facts["depth"])
         theta = np.where(columns >= 0, model.theta()[np.maximum(columns, 0)], np.nan)
-        frames |= predictive_spread(share, theta, depth=depth, target_sum=target_sum, log_spread=spread)
+        frames |= predictive_spread(share, theta, depth=depth, target_sum=target_sum, log_spread=found[:, 1])
         facts |= {"depth": depth, "interval": INTERVAL, "subnetworks": SUBNETWORKS}
     target = table
     if table_added is not None:
@@ -233,19 +234,19 @@ def _predict(
     options: _inputs.Options,
     mode: str,
     subnetworks: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted share of each gene, and the standard deviation of its logarithm over subnetworks, float32 (n, g) each.
+) -> np.ndarray:
+    """Predicted share of each gene and, with subnetworks, the spread of its logarithm, float32 (n, 1 or 2, g).
 
-    NaN where nothing is known of a row or a gene; without subnetworks, the second is 0.
+    NaN where nothing is known of a row or a gene.
     """
     import torch
 
     n = inputs.table.n_obs
-    found = np.full((n, 2, len(columns)), np.nan, dtype=np.float32)
     known = np.flatnonzero(columns >= 0)
-    if not len(known):
-        return found[:, 0], found[:, 1]
     head = _Shares(model, inputs.expression, columns[known], subnetworks)
+    found = np.full((n, head.kinds, len(columns)), np.nan, dtype=np.float32)
+    if not len(known):
+        return found
     left = np.ones(n, dtype=bool)
     if inputs.images:
         rows = _run_image.over_regions(
@@ -258,17 +259,17 @@ def _predict(
         with torch.inference_mode():
             for part in np.array_split(alone, max(1, -(-len(alone) // 512))):
                 if len(part):
-                    found[np.ix_(part, np.arange(2), known)] = head.predicted(None, part).cpu().numpy()
-    return found[:, 0], found[:, 1]
+                    found[np.ix_(part, np.arange(head.kinds), known)] = head.predicted(None, part).cpu().numpy()
+    return found
 
 
 def _from_image(
     inputs: _inputs.ImageInput, model: PAST, head: _Shares, options: _inputs.Options, mode: str
 ) -> np.ndarray:
-    """Shares and their spread of rows with pixels, float32 (n, 2, g)."""
+    """Shares, and their spread, of rows with pixels, float32 (n, 1 or 2, g)."""
     import torch
 
-    shape = (2, len(head.columns))
+    shape = (head.kinds, len(head.columns))
     if not model.config.neighbours:
         return _run_image.run_past(
             inputs, model, head, options, mode, output="share", shape=shape, identity=head.identity()
@@ -301,12 +302,17 @@ class _Shares(_run_image.PastHead):
     columns: np.ndarray
     subnetworks: int = 0
 
+    @property
+    def kinds(self) -> int:
+        """Values a gene: its share, and with subnetworks the spread of its logarithm."""
+        return 2 if self.subnetworks else 1
+
     def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> dict[str, torch.Tensor]:
-        """Shares and their spread, (n, 2, g)."""
+        """Shares and their spread, (n, 1 or 2, g)."""
         return {"share": self.predicted(tokens, units)}
 
     def predicted(self, tokens: Callable[[], torch.Tensor] | None, units: np.ndarray) -> torch.Tensor:
-        """Shares, and the standard deviation of their logarithms over the subnetworks, (n, 2, g).
+        """Shares and, with subnetworks, the standard deviation of their logarithms over these, (n, 1 or 2, g).
 
         Parameters
         ----------
@@ -321,7 +327,7 @@ class _Shares(_run_image.PastHead):
 
         share = self._share(tokens, units)
         if not self.subnetworks:
-            return torch.stack([share, torch.zeros_like(share)], dim=1)
+            return share[:, None]
         logs = []
         for number in range(self.subnetworks):
             with subnetwork(number):
