@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +13,8 @@ from xarray import DataArray
 
 import pastpy as past
 from pastpy.engine import CropStep, FieldReader, MemorySink, UnitShapes, Workers, memory, run_step
-from pastpy.engine.spread import divide
+from pastpy.engine.spread import Stretches
+from pastpy.pp import _overview
 
 pytest.importorskip("distributed")
 
@@ -46,6 +50,17 @@ def test_workers_give_the_same_rows(toy_sdata, client, request, model, tissue):
 
 
 @pytest.mark.usefixtures("small_fields")
+def test_workers_compute_as_precisely_as_the_caller_asks(toy_sdata, two_passes, client):
+    sdata = toy_sdata(size=384)
+    for precision in ("float32", "bfloat16"):
+        with past.settings.context(precision=precision):
+            past.tl.embed(sdata, two_passes, modality="image", key_added=precision, client=client, progress=False)
+            past.tl.embed(sdata, two_passes, modality="image", key_added="here", progress=False)
+        assert sdata["cells"].obsm[f"X_{precision}"].tobytes() == sdata["cells"].obsm["X_here"].tobytes()
+    assert sdata["cells"].obsm["X_float32"].tobytes() != sdata["cells"].obsm["X_bfloat16"].tobytes()
+
+
+@pytest.mark.usefixtures("small_fields")
 def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path):
     sdata = toy_sdata()
     options = {"genes": ["ERBB2", "GENE1"], "resume": tmp_path / "run.zarr", "progress": False}
@@ -56,13 +71,21 @@ def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path):
     assert np.isfinite(first).all()
 
 
-@given(st.integers(0, 400), st.integers(1, 40))
-def test_tasks_hold_every_field_once_and_end_small(n_fields, n_threads):
-    parts = list(divide(n_fields, n_threads))
-    assert [i for part in parts for i in part] == list(range(n_fields))
-    sizes = [len(part) for part in parts]
-    assert sizes == sorted(sizes, reverse=True)
-    assert set(sizes[-2 * n_threads :]) <= {1}, "single fields for all threads to end together"
+@given(st.integers(0, 400), st.lists(st.sampled_from("abc"), min_size=1))
+def test_every_field_is_given_out_once_and_a_single_one_last(n_fields, asking):
+    stretches, parts = Stretches(n_fields), []
+    while any(given := [stretches.take(worker) for worker in asking]):
+        parts += [part for part in given if part]
+    assert sorted(i for part in parts for i in part) == list(range(n_fields))
+    assert not parts or len(parts[-1]) == 1, "for workers to end together"
+
+
+def test_a_worker_keeps_to_its_neighbourhood():
+    stretches = Stretches(64)
+    first = {worker: stretches.take(worker) for worker in "ab"}
+    after = {worker: stretches.take(worker) for worker in "ab"}
+    assert all(first[worker].stop == after[worker].start for worker in "ab")
+    assert first["b"].start == 34, "half of what the first had left"
 
 
 class Corners:
@@ -107,6 +130,57 @@ def test_a_worker_decodes_a_chunk_once_for_all_its_tasks(client):
     np.testing.assert_allclose(rows[0], pixels[:, ::16, ::16].reshape(3, -1).T / 255, rtol=1e-6)
     assert rows[0].tobytes() == rows[1].tobytes()
     assert 16 <= decoded <= 16 * len(client.nthreads()), "no worker decodes one of the 16 chunks twice"
+
+
+def test_workers_read_the_same_overview(client, monkeypatch):
+    import dask.array as da
+
+    monkeypatch.setattr(_overview, "_WHOLE_PX", 0)
+    monkeypatch.setattr(_overview, "_BLOCK", 50)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 300, 420), dtype=np.uint8)
+    lazy = DataArray(da.from_array(pixels, chunks=(3, 64, 64)), dims=("c", "y", "x"))
+    asked = {"mpp": 1.0, "target_mpp": 2.0, "name": "he"}
+    here = _overview.read_overview([lazy], **asked)
+    with Workers(client) as workers, monkeypatch.context() as patch:
+        patch.setattr(_overview, "_read_here", None)
+        there = _overview.read_overview([lazy], **asked, workers=workers)
+    assert here.rgb.shape == (150, 210, 3) and here.rgb.tobytes() == there.rgb.tobytes()
+
+
+def place(what, image, positions) -> str:
+    from distributed import get_worker
+
+    return get_worker().address
+
+
+def test_workers_that_join_meanwhile_are_given_work():
+    from distributed import Client, LocalCluster
+
+    def slow(what, image, positions):
+        time.sleep(0.3)
+        return place(what, image, positions)
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+        Workers(client) as workers,
+    ):
+        busy = set()
+        for _, address in workers._spread(slow, None, 60, lambda positions: (positions,)):
+            busy.add(address)
+            cluster.scale(2)
+    assert len(busy) == 2
+
+
+def test_work_of_a_lost_worker_goes_to_another(client):
+    with Workers(client) as workers:
+        alive = set(client.nthreads())
+        workers._client = SimpleNamespace(
+            **{name: getattr(client, name) for name in ("submit", "scatter", "wait_for_workers", "run")},
+            nthreads=lambda: {"tcp://127.0.0.1:1": 1},
+        )
+        found = {part.start: address for part, address in workers._spread(place, None, 9, lambda part: (part,))}
+    assert set(found.values()) <= alive and found
 
 
 def test_an_error_of_a_worker_is_that_of_the_call(toy_sdata, tiny_model, client):

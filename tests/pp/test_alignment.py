@@ -21,6 +21,7 @@ from pastpy.pp._alignment import guard
 from pastpy.pp._alignment_fit import ORIENTATIONS, Pose, fit_windows, point_density, point_scene, poses
 from pastpy.pp._alignment_shift import expression_profiles
 from pastpy.pp._alignment_size import BLOB_LIMITS, blob_width, profile_width
+from pastpy.pp._alignment_verdict import judge
 
 ELEMENTS = {"image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "coordinate_system": "global"}
 
@@ -364,8 +365,7 @@ def test_guard(segmented):
 
 def test_guard_trusts_pastpys_own_nuclei_until_they_are_moved(segmented, monkeypatch):
     calls = []
-    real = past.pp.check_alignment
-    monkeypatch.setattr("pastpy.pp._alignment.check_alignment", lambda *a, **k: calls.append(1) or real(*a, **k))
+    monkeypatch.setattr("pastpy.pp._alignment.judge", lambda *a, **k: calls.append(1) or judge(*a, **k))
     guard(segmented, **ELEMENTS, mpp=0.69, on_misaligned="raise")
     assert not calls
     moved = faulty(segmented, "15 µm shift", "nuclei", "cells")

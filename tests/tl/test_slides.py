@@ -160,7 +160,7 @@ def test_alignment_is_checked_once_an_object(toy_sdata, tiny_model, monkeypatch)
     assert len(asked) == 2
     assert asked[0] == {
         "image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "mpp": 0.5, "coordinate_system": "global",
-        "on_misaligned": "warn",
+        "on_misaligned": "warn", "workers": None,
     }  # fmt: skip
     past.tl.embed(toy_sdata(), tiny_model, on_misaligned="ignore", progress=False)
     past.tl.embed(toy_sdata(), tiny_model, modality="expression", progress=False)

@@ -53,24 +53,25 @@ def resolve_device(device: str = "auto") -> torch.device:
     return chosen
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
+def autocast_dtype(device: torch.device, precision: str | None = None) -> torch.dtype | None:
     """Reduced precision in which a device is faster, or ``None`` to compute in float32.
 
-    ``settings.precision="auto"`` takes bfloat16 on GPUs that have it, else float16 where autocast is known for the
-    device; on a CPU bfloat16 only with AMX tiles, since elsewhere it saves nothing.
+    ``precision`` is ``settings.precision`` unless given. ``"auto"`` takes bfloat16 on GPUs that have it, else float16
+    where autocast is known for the device; on a CPU bfloat16 only with AMX tiles, since elsewhere it saves nothing.
 
     Raises
     ------
     ValueError
-        If ``settings.precision`` is not ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        If it is not ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     """
     import torch
 
     named = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if settings.precision != "auto":
-        if settings.precision not in named:
-            raise ValueError(f"settings.precision={settings.precision!r} is unknown; use one of {['auto', *named]}")
-        return named[settings.precision]
+    precision = settings.precision if precision is None else precision
+    if precision != "auto":
+        if precision not in named:
+            raise ValueError(f"settings.precision={precision!r} is unknown; use one of {['auto', *named]}")
+        return named[precision]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     if device.type == "cpu":
@@ -86,11 +87,11 @@ def _has_amx() -> bool:
     return bool(ask().get("amx_tile", False))
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast to the device's reduced precision; nothing where it has none."""
+def autocast(device: torch.device, precision: str | None = None) -> AbstractContextManager[object]:
+    """Autocast to the device's reduced precision; nothing where it has none. As :func:`autocast_dtype`."""
     import torch
 
-    dtype = autocast_dtype(device)
+    dtype = autocast_dtype(device, precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 

@@ -100,6 +100,8 @@ class FieldEncoder:
         Where its parameters are.
     batch_size
         Tiles or crops encoded together; found by itself if ``None``.
+    precision, compile
+        As the settings of these names, which are taken unless given.
     name
         Name of the image, for messages.
     """
@@ -110,11 +112,13 @@ class FieldEncoder:
         *,
         device: torch.device,
         batch_size: int | None = None,
+        precision: str | None = None,
+        compile: bool | None = None,
         name: str = "image",
     ) -> None:
         self.device, self._batch_size, self._name = device, batch_size, name
-        self._encode = encode
-        if settings.compile:
+        self._encode, self._precision = encode, precision
+        if settings.compile if compile is None else compile:
             import torch
 
             self._encode = torch.compile(encode, dynamic=True)
@@ -156,5 +160,5 @@ class FieldEncoder:
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
         pixels = pixels.to(self.device, non_blocking=True)
-        with autocast(self.device):
+        with autocast(self.device, self._precision):
             return self._encode(pixels.float() / 255 if narrow else pixels)

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pastpy._settings import settings
 from pastpy.engine.device import resolve_device
 from pastpy.engine.encode import FieldEncoder
 from pastpy.engine.memory import return_freed_memory
@@ -75,6 +76,8 @@ class Job:
         Tiles or crops encoded together; found by itself if ``None``.
     n_fields
         Fields of the whole run, also those that are finished already.
+    precision, compile
+        As in :class:`pastpy.settings <pastpy._settings.Settings>`: another machine has settings of its own.
     """
 
     reader: FieldReader
@@ -82,6 +85,8 @@ class Job:
     device: str
     batch_size: int | None
     n_fields: int
+    precision: str = field(default_factory=lambda: settings.precision)
+    compile: bool = field(default_factory=lambda: settings.compile)
 
     def rows(
         self, fields: Sequence[Field], shapes: Sequence[UnitShapes] | Units, recall: Recall | None = None
@@ -92,7 +97,10 @@ class Job:
         ``recall`` finds chunks that were decoded for other fields.
         """
         device = resolve_device(self.device)
-        encode = FieldEncoder(self.step.encode, device=device, batch_size=self.batch_size, name=self.reader.name)
+        encode = FieldEncoder(
+            self.step.encode, device=device, batch_size=self.batch_size, precision=self.precision,
+            compile=self.compile, name=self.reader.name,
+        )  # fmt: skip
         size = (self.reader.width, self.reader.height)
 
         def compute(field: Field, pixels: Future[FieldPixels], outlines: UnitShapes) -> Rows:

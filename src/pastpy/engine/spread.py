@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from itertools import islice
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,22 +13,28 @@ from uuid import uuid4
 from pastpy.engine.chunks import CHUNK_BYTES
 from pastpy.engine.device import resolve_device
 from pastpy.engine.memory import keep_freed_memory
+from pastpy.engine.prefetch import Prefetch
 from pastpy.engine.recent import RecentChunks
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pastpy.engine.pipeline import Job
     from pastpy.engine.plan import Field
+    from pastpy.engine.read import FieldReader
     from pastpy.engine.shapes import Units, UnitShapes
     from pastpy.engine.steps import Rows
 
-__all__ = ["Workers", "divide"]
+__all__ = ["Stretches", "Workers"]
 
 #: Most consecutive fields of a task: they share chunks of the image, which a worker then decodes once.
 _FIELDS = 4
-#: Of what is left, a task takes this share of each thread's part.
+#: And at most this part of a stretch, so that it ends in single fields and workers end together.
 _SHARE = 2
 #: Tasks under way for each thread of the cluster; bounds the rows and outlines that wait.
 _UNDER_WAY = 2
+#: How often it is looked for workers that have joined, seconds.
+_LOOK_SECONDS = 1.0
 #: The threads of a worker share one job, whose network moves once.
 _moving = Lock()
 #: What this process, if it is a worker, has decoded last. Dask would not keep it: of data that several workers have, it
@@ -78,44 +84,107 @@ class Workers:
         shapes
             Outlines of the whole slide; each task is sent those of its own fields.
         """
-        n_threads = sum(self._client.nthreads().values()) or 1
-        # the largest first, so that none is left over for one worker at the end
-        parts = sorted(divide(len(fields), n_threads), key=lambda part: -sum(len(fields[i].units) for i in part))
-        tasks, sent = iter(parts), self._client.scatter(job, broadcast=True, hash=False)
 
-        def submit(positions: range) -> Any:
+        def parts_of(positions: range) -> tuple[list[Field], list[UnitShapes]]:
             part = [fields[i] for i in positions]
-            outlines = [shapes.take(f.units, (f.x, f.y)) for f in part]
-            return self._client.submit(_work, sent, part, outlines, self._image, positions.start, pure=False)
+            return part, [shapes.take(f.units, (f.x, f.y)) for f in part]
 
-        under_way = self._as_completed()
-        for positions in islice(tasks, _UNDER_WAY * n_threads):
-            under_way.add(submit(positions))
         chunks = 0
-        for future in under_way:
-            # before the rows are fetched, so that no worker waits meanwhile
-            for positions in islice(tasks, 1):
-                under_way.add(submit(positions))
-            first, rows, decoded = future.result()
-            future.release()
-            for i, part in enumerate(rows):
-                yield first + i, part, chunks + decoded
+        for positions, (rows, decoded) in self._spread(_work, job, len(fields), parts_of):
+            for i, part in zip(positions, rows, strict=True):
+                yield i, part, chunks + decoded
             chunks += decoded
 
+    def pixels(self, reader: FieldReader, fields: Sequence[Field]) -> Generator[tuple[int, np.ndarray]]:
+        """Pixels of every field as workers have read them: its position, and what ``reader`` gives.
 
-def divide(n_fields: int, n_threads: int) -> Iterator[range]:
-    """Tasks of consecutive fields: large ones first, single fields at the end, for threads to end together.
+        Parameters
+        ----------
+        reader
+            The image; sent to every worker once.
+        fields
+            What to read; several share chunks of the image.
+        """
+        for positions, found in self._spread(_read, reader, len(fields), lambda part: ([fields[i] for i in part],)):
+            yield from zip(positions, found, strict=True)
+
+    def _spread(
+        self, function: Callable[..., Any], what: Any, n: int, parts_of: Callable[[range], tuple[Any, ...]]
+    ) -> Generator[tuple[range, Any]]:
+        """Positions and ``function(what, image, *parts_of(positions))`` as workers finish, for all of ``n`` positions.
+
+        Workers that join meanwhile are given work too; that of one that is lost goes to another.
+        """
+        stretches, given = Stretches(n), {}
+        self._client.wait_for_workers(1)
+        what = self._client.scatter(what, broadcast=True, hash=False)
+        under_way = self._as_completed()
+
+        def give(worker: str) -> bool:
+            positions = stretches.take(worker)
+            if not positions:
+                return False
+            # another one where this one is lost
+            future = self._client.submit(
+                function, what, self._image, *parts_of(positions), pure=False, workers=[worker],
+                allow_other_workers=True,
+            )  # fmt: skip
+            given[future.key] = worker, positions
+            under_way.add(future)
+            return True
+
+        def give_all() -> None:
+            for worker, n_threads in self._client.nthreads().items():
+                busy = sum(other == worker for other, _ in given.values())
+                while busy < _UNDER_WAY * n_threads and give(worker):
+                    busy += 1
+
+        give_all()
+        looked = time.monotonic()
+        for future in under_way:
+            worker, positions = given.pop(future.key)
+            # before the result is fetched, so that no worker waits meanwhile
+            give(worker)
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                give_all()
+                looked = time.monotonic()
+            result = future.result()
+            future.release()
+            yield positions, result
+
+
+class Stretches:
+    """Shares out positions: a worker goes along a stretch of neighbours, and then takes half of the longest one left.
+
+    Neighbouring fields share chunks of the image, which a worker then decodes once.
+
+    Parameters
+    ----------
+    n
+        How many positions.
 
     Examples
     --------
-    >>> [len(part) for part in divide(25, 2)]
-    [4, 4, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1]
+    >>> stretches = Stretches(10)
+    >>> [list(stretches.take(worker)) for worker in "ababab"]
+    [[0, 1, 2, 3], [7, 8], [4, 5], [9], [6], []]
     """
-    start = 0
-    while start < n_fields:
-        size = max(1, min(_FIELDS, (n_fields - start) // (_SHARE * n_threads)))
-        yield range(start, start + size)
-        start += size
+
+    def __init__(self, n: int) -> None:
+        # of nobody yet
+        self._left: dict[str | None, range] = {None: range(n)}
+
+    def take(self, worker: str) -> range:
+        """The worker's next positions, several while its stretch is long; none when all are given out."""
+        own = self._left.get(worker, range(0))
+        if not own:
+            longest = max(self._left, key=lambda other: len(self._left[other]))
+            whole = self._left[longest]
+            kept = 0 if longest is None else len(whole) // 2
+            self._left[longest], own = whole[:kept], whole[kept:]
+        size = min(_FIELDS, -(-len(own) // _SHARE))
+        self._left[worker] = own[size:]
+        return own[:size]
 
 
 def _distributed() -> tuple[Any, Any]:
@@ -126,15 +195,19 @@ def _distributed() -> tuple[Any, Any]:
     return Client, as_completed
 
 
-def _work(
-    job: Job, fields: Sequence[Field], shapes: Sequence[UnitShapes], image: str, first: int
-) -> tuple[int, list[Rows], int]:
-    """Compute some fields on a worker."""
+def _work(job: Job, image: str, fields: Sequence[Field], shapes: Sequence[UnitShapes]) -> tuple[list[Rows], int]:
+    """Compute some fields on a worker; returns their rows, and the chunks that were decoded."""
     keep_freed_memory()
     with _moving:
         job.step.to(resolve_device(job.device))
     results = list(job.rows(fields, shapes, partial(_recent.get, image)))
-    return first, [rows for _, rows, _ in results], max(decoded for _, _, decoded in results)
+    return [rows for _, rows, _ in results], max(decoded for _, _, decoded in results)
+
+
+def _read(reader: FieldReader, image: str, fields: Sequence[Field]) -> list[np.ndarray]:
+    """Read some fields on a worker."""
+    with Prefetch(reader, fields, partial(_recent.get, image)) as prefetch:
+        return [prefetch.start(i).result().whole() for i in range(len(fields))]
 
 
 def _forget(image: str) -> None:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
+    from pastpy.engine import Workers
+
 __all__ = ["check_alignment", "guard"]
 
 OnMisaligned = Literal["warn", "raise", "ignore"]
 
 #: Windows that a guard reads: enough for a shift to stand out, few enough for a second or two.
 _GUARD_WINDOWS = 6
+#: A residual shift of cells that is usual, µm.
+_TOLERANCE_UM = 5.0
 
 
 def check_alignment(
@@ -33,7 +37,7 @@ def check_alignment(
     dapi_key: str | None = None,
     mpp: float | None = None,
     coordinate_system: str = _keys.COORDINATE_SYSTEM,
-    tolerance_um: float = 5.0,
+    tolerance_um: float = _TOLERANCE_UM,
     n_windows: int = 16,
     seed: int = 0,
 ) -> DataFrame:
@@ -147,6 +151,7 @@ def guard(
     mpp: float,
     coordinate_system: str,
     on_misaligned: OnMisaligned,
+    workers: Workers | None = None,
 ) -> None:
     """Warn about a suspicious pair of image and table, or refuse it.
 
@@ -161,6 +166,8 @@ def guard(
         As for :func:`check_alignment`, all resolved.
     on_misaligned
         ``"warn"``, ``"raise"`` or ``"ignore"``.
+    workers
+        Of a Dask cluster, which then read the overview of a large image.
 
     Raises
     ------
@@ -171,14 +178,15 @@ def guard(
         raise ValueError(f"on_misaligned={on_misaligned!r} is unknown; use 'warn', 'raise' or 'ignore'")
     if on_misaligned == "ignore" or _own(sdata, image_key, shapes_key, table_key, coordinate_system):
         return
-    checked = check_alignment(
-        sdata, image_key=image_key, shapes_key=shapes_key, table_key=table_key, mpp=mpp,
-        coordinate_system=coordinate_system, n_windows=_GUARD_WINDOWS,
-    ).iloc[0]  # fmt: skip
-    if checked["verdict"] != "suspicious":
+    evidence = gather_evidence(
+        sdata, image_key, shapes_key, table_key, dapi_key=None, mpp=mpp, coordinate_system=coordinate_system,
+        n_windows=_GUARD_WINDOWS, seed=0, workers=workers,
+    )  # fmt: skip
+    verdict = judge(evidence, tolerance_um=_TOLERANCE_UM)
+    if verdict.verdict != "suspicious":
         return
     message = (
-        f"shapes {shapes_key!r} and image {image_key!r} do not seem to fit: {checked['reason']}. See "
+        f"shapes {shapes_key!r} and image {image_key!r} do not seem to fit: {verdict.reason}. See "
         "pastpy.pp.check_alignment(sdata); on_misaligned='ignore' goes on without a word"
     )
     if on_misaligned == "raise":

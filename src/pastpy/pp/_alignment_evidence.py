@@ -21,6 +21,8 @@ from pastpy.pp._watershed import haematoxylin
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from pastpy.engine import Workers
+
 __all__ = ["Evidence", "gather_evidence"]
 
 #: Wider units are spots that hold many cells, µm.
@@ -117,8 +119,9 @@ def gather_evidence(
     coordinate_system: str,
     n_windows: int,
     seed: int,
+    workers: Workers | None = None,
 ) -> Evidence:
-    """Read what the check needs; every name is resolved."""
+    """Read what the check needs; every name is resolved. Workers of a Dask cluster read a large image's overview."""
     units = _elements.unit_geometry(
         sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
     )
@@ -131,7 +134,7 @@ def gather_evidence(
     dapi = None
     if dapi_key is not None:
         dapi = dapi_scene(sdata, dapi_key, image_key, mpp=mpp, coordinate_system=coordinate_system, size=size)
-    overview, tissue = tissue_overview(sdata, image_key, mpp, TissueMaskParameters())
+    overview, tissue = tissue_overview(sdata, image_key, mpp, TissueMaskParameters(), workers)
     corners = _window_corners(tissue, overview.mpp, points, size, n_windows, seed)
     windows: list[np.ndarray] = []
     if mpp <= _COARSEST_MPP and len(corners):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,12 @@ from pastpy.engine.read import FieldReader, as_unit
 if TYPE_CHECKING:
     from xarray import DataArray
 
+    from pastpy.engine import Workers
+
 __all__ = ["Overview", "read_overview", "read_windows"]
 
 #: Side of what is read at once, pixels of the overview; bounds memory where the slide has no coarse level.
-_BLOCK = 256
+_BLOCK = 128
 #: A level of up to so many pixels is read in one go.
 _WHOLE_PX = 20_000_000
 
@@ -39,7 +42,9 @@ class Overview:
     mpp: float
 
 
-def read_overview(levels: Sequence[DataArray], *, mpp: float, target_mpp: float, name: str) -> Overview:
+def read_overview(
+    levels: Sequence[DataArray], *, mpp: float, target_mpp: float, name: str, workers: Workers | None = None
+) -> Overview:
     """The whole image at ``target_mpp``, or at its own µm/px where that is coarser.
 
     Parameters
@@ -52,6 +57,8 @@ def read_overview(levels: Sequence[DataArray], *, mpp: float, target_mpp: float,
         µm per pixel of the overview.
     name
         Name of the image, for messages.
+    workers
+        Of a Dask cluster: they read a large level; a small one, and what is in memory, is read here.
     """
     target_mpp = max(mpp, target_mpp)
     # where a coarse level's pixels lie to the fraction of a pixel does not matter here, so it is not measured
@@ -70,7 +77,8 @@ def read_overview(levels: Sequence[DataArray], *, mpp: float, target_mpp: float,
         for y in range(0, height, _BLOCK)
         for x in range(0, width, _BLOCK)
     ]
-    for block, pixels in zip(blocks, _read(reader, blocks), strict=True):
+    for i, pixels in _read(reader, blocks, workers if level.chunks else None):
+        block = blocks[i]
         rgb[block.y : block.y + block.height, block.x : block.x + block.width] = pixels
     return Overview(rgb, target_mpp)
 
@@ -104,12 +112,20 @@ def read_windows(
     side = round(side_um / target_mpp)
     corners = np.round(corners_um / target_mpp).astype(int)
     windows = [Field(int(x), int(y), side, side, np.arange(0)) for x, y in corners]
-    return list(_read(reader, windows)), corners * target_mpp
+    return [pixels for _, pixels in _read(reader, windows)], corners * target_mpp
 
 
-def _read(reader: FieldReader, fields: Sequence[Field]) -> Iterator[np.ndarray]:
-    """Pixels of rectangles, uint8 (height, width, 3), each chunk of the image decoded once."""
+def _read(
+    reader: FieldReader, fields: Sequence[Field], workers: Workers | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Position and pixels of rectangles, uint8 (height, width, 3), each chunk decoded once; workers in no order."""
+    with closing(_read_here(reader, fields) if workers is None else workers.pixels(reader, fields)) as found:
+        for i, pixels in found:
+            unit = as_unit(pixels, reader.name)
+            yield i, np.rint(np.clip(unit, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def _read_here(reader: FieldReader, fields: Sequence[Field]) -> Generator[tuple[int, np.ndarray]]:
     with Prefetch(reader, fields) as prefetch:
         for i in range(len(fields)):
-            pixels = as_unit(prefetch.start(i).result().whole(), reader.name)
-            yield np.rint(np.clip(pixels, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
+            yield i, prefetch.start(i).result().whole()

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
+    from pastpy.engine import Workers
+
 __all__ = ["find_tissue", "tissue_overview"]
 
 
@@ -100,10 +102,16 @@ def find_tissue(
 
 
 def tissue_overview(
-    sdata: SpatialData, image_key: str, mpp: float, parameters: TissueMaskParameters
+    sdata: SpatialData,
+    image_key: str,
+    mpp: float,
+    parameters: TissueMaskParameters,
+    workers: Workers | None = None,
 ) -> tuple[Overview, np.ndarray]:
-    """Overview of an image and its tissue mask."""
-    overview = read_overview(image_levels(sdata, image_key), mpp=mpp, target_mpp=parameters.target_mpp, name=image_key)
+    """Overview of an image and its tissue mask; workers of a Dask cluster read a large image."""
+    overview = read_overview(
+        image_levels(sdata, image_key), mpp=mpp, target_mpp=parameters.target_mpp, name=image_key, workers=workers
+    )
     return overview, tissue_mask(overview.rgb, overview.mpp, parameters)
 
 

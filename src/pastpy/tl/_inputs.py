@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -163,6 +164,13 @@ class Inputs:
     expression: ExpressionInput | None
 
 
+def workers_of(options: Options) -> AbstractContextManager[Workers | None]:
+    """Workers of the options' client, for what is done with one image; ``None`` without a client."""
+    from pastpy.engine import Workers
+
+    return nullcontext() if options.client is None else Workers(options.client)
+
+
 def load_model(model: str | Path | Model, device: str) -> Model:
     """The model itself, or the one of that name or path, on the device and in evaluation mode.
 
@@ -297,7 +305,8 @@ def gather_image(
     if options.on_misaligned != "ignore":
         from pastpy.pp._alignment import guard
 
-        guard(sdata, **elements, on_misaligned=options.on_misaligned)
+        with workers_of(options) as workers:
+            guard(sdata, **elements, on_misaligned=options.on_misaligned, workers=workers)
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
     facts = {

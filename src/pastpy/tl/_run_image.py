@@ -9,8 +9,7 @@ The pooled tokens of all passes, (n, regions of all passes, channels) in the ord
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pastpy.tl._familiar import DISTANCE, FamiliarTissue, familiar_tissue
+from pastpy.tl._inputs import workers_of
 
 if TYPE_CHECKING:
     import torch
@@ -109,29 +109,17 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
     import torch
 
     if len(images) == 1:
-        with _with_workers(options) as ready:
-            return run(images[0], ready)
+        with workers_of(options) as workers:
+            return run(images[0], replace(options, workers=workers))
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
-        with _with_workers(replace(options, resume=place)) as ready:
-            parts.append(run(image, ready))
+        with workers_of(options) as workers:
+            parts.append(run(image, replace(options, resume=place, workers=workers)))
     with torch.inference_mode():  # tokens were made in it
         for image, part in zip(images[1:], parts[1:], strict=True):
             parts[0][image.rows] = part[image.rows]
     return parts[0]
-
-
-@contextmanager
-def _with_workers(options: Options) -> Iterator[Options]:
-    """Options with the workers of their client, if there is one, for the runs over one image."""
-    from pastpy.engine import Workers
-
-    if options.client is None:
-        yield options
-        return
-    with Workers(options.client) as workers:
-        yield replace(options, workers=workers)
 
 
 def _as_pooled(pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
@@ -217,7 +205,7 @@ def _slide(
         shapes = PooledBefore(shapes, partial(_rows_of, rows, drawn))
     sink = MemorySink(len(drawn))
     _run_step(
-        inputs, shapes, replace(step, head=_as_pooled), sink, replace(options, progress=False, workers=None),
+        inputs, shapes, replace(step, head=_as_pooled), sink, replace(options, progress=False),
         core_px=round(place_px),
     )  # fmt: skip
     if "pooled" not in sink:
