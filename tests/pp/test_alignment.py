@@ -22,6 +22,7 @@ from pastpy.pp._alignment_fit import ORIENTATIONS, Pose, fit_windows, point_dens
 from pastpy.pp._alignment_shift import expression_profiles
 from pastpy.pp._alignment_size import BLOB_LIMITS, blob_width, profile_width
 from pastpy.pp._alignment_verdict import judge
+from pastpy.pp._watershed import haematoxylin
 
 ELEMENTS = {"image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "coordinate_system": "global"}
 
@@ -316,30 +317,30 @@ def test_every_orientation_is_undone_by_one(name, x, y):
 
 
 def painted_nuclei(diameter: float) -> np.ndarray:
-    """256 µm at 0.5 µm/px with a round nucleus every 20 µm."""
+    """Haematoxylin of 256 µm at 0.5 µm/px with a round nucleus every 20 µm."""
     y, x = np.mgrid[:512, :512] * 0.5
     near = np.hypot((x + 10) % 20 - 10, (y + 10) % 20 - 10)
-    return np.where((near < diameter / 2)[..., None], [80, 60, 140], [235, 200, 220]).astype(np.uint8)
+    return haematoxylin(np.where((near < diameter / 2)[..., None], [80, 60, 140], [235, 200, 220]).astype(np.uint8))
 
 
 @settings(max_examples=20)
 @given(st.floats(4, 10), st.floats(0.5, 2))
 def test_the_width_of_painted_nuclei_follows_the_claimed_mpp(diameter, factor):
-    rgb = painted_nuclei(diameter)
-    assert blob_width([rgb, rgb], 0.5 * factor) == pytest.approx(diameter * factor, rel=0.2)
+    od = painted_nuclei(diameter)
+    assert blob_width([od, od], 0.5 * factor) == pytest.approx(diameter * factor, rel=0.2)
     centres = np.stack(np.meshgrid(np.arange(0, 512, 40), np.arange(0, 512, 40)), axis=-1).reshape(-1, 2)
-    width = profile_width([rgb, rgb], 0.5 * factor, [centres, centres])
+    width = profile_width([od, od], 0.5 * factor, [centres, centres])
     assert width == pytest.approx(diameter * factor, abs=1.1 * factor)  # rings are a pixel wide
 
 
 def test_widths_beyond_the_scales_that_are_tried_are_unknown():
-    rgb = painted_nuclei(3.0)
-    assert np.isnan(blob_width([rgb, rgb], 0.25))  # claimed 1.5 µm wide
+    od = painted_nuclei(3.0)
+    assert np.isnan(blob_width([od, od], 0.25))  # claimed 1.5 µm wide
 
 
 def test_a_window_without_blobs_has_no_width():
-    flat = np.full((512, 512, 3), 200, np.uint8)
-    noise = np.random.default_rng(0).integers(150, 250, (512, 512, 3)).astype(np.uint8)
+    flat = haematoxylin(np.full((512, 512, 3), 200, np.uint8))
+    noise = haematoxylin(np.random.default_rng(0).integers(150, 250, (512, 512, 3)).astype(np.uint8))
     assert np.isnan(blob_width([flat, flat], 0.5)) and np.isnan(blob_width([noise, noise], 0.5))
     assert np.isnan(blob_width([], 0.5)) and np.isnan(blob_width([flat[:12, :12]] * 2, 0.5))
     assert np.isnan(profile_width([flat], 0.5, [np.full((50, 2), 256.0)]))  # too few

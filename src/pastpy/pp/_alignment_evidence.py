@@ -93,10 +93,15 @@ class Evidence:
         return out
 
     @cached_property
+    def window_maps(self) -> list[np.ndarray]:
+        """Haematoxylin of the windows, at their own µm/px."""
+        return [haematoxylin(rgb) for rgb in self.windows]
+
+    @cached_property
     def maps(self) -> list[np.ndarray]:
         """Haematoxylin of the windows at :data:`pastpy.pp._alignment_fit.MAP_MPP`."""
         step = round(MAP_MPP / self.window_mpp)
-        return [_binned(haematoxylin(rgb), step) for rgb in self.windows]
+        return [_binned(od, step) for od in self.window_maps]
 
     @cached_property
     def haematoxylin_around(self) -> np.ndarray:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pastpy.pp._watershed import haematoxylin
-
 __all__ = ["BLOB_LIMITS", "PROFILE_LIMITS", "Limits", "blob_width", "profile_width"]
 
 
@@ -51,7 +49,7 @@ _REACH_UM = 15.0
 _LEAST_NUCLEI = 100
 
 
-def blob_width(windows: Sequence[np.ndarray], mpp: float) -> float:
+def blob_width(maps: Sequence[np.ndarray], mpp: float) -> float:
     """Width of the dark blobs of haematoxylin.
 
     The scale-normalised determinant of the Hessian answers to blobs, not to fibres and borders of tissue; the scale at
@@ -60,8 +58,8 @@ def blob_width(windows: Sequence[np.ndarray], mpp: float) -> float:
 
     Parameters
     ----------
-    windows
-        uint8 (h, w, 3) each.
+    maps
+        Haematoxylin of windows, float (h, w) each.
     mpp
         Their µm per pixel, as claimed.
 
@@ -74,20 +72,20 @@ def blob_width(windows: Sequence[np.ndarray], mpp: float) -> float:
     ----------
     Lindeberg, Int J Comput Vis 30:79–116 (1998), https://doi.org/10.1023/A:1008045108935
     """
-    scales = np.array([_blob_scale(haematoxylin(rgb), mpp) for rgb in windows])
+    scales = np.array([_blob_scale(od, mpp) for od in maps])
     seen = np.isfinite(scales)
     if seen.sum() < 2 or 2 * seen.sum() < len(scales):
         return float("nan")
     return float(_WIDTH_OF_SIGMA * np.median(scales[seen]))
 
 
-def profile_width(windows: Sequence[np.ndarray], mpp: float, centres: Sequence[np.ndarray]) -> float:
+def profile_width(maps: Sequence[np.ndarray], mpp: float, centres: Sequence[np.ndarray]) -> float:
     """Width of the mean haematoxylin profile around given nuclei.
 
     Parameters
     ----------
-    windows
-        uint8 (h, w, 3) each.
+    maps
+        Haematoxylin of windows, float (h, w) each.
     mpp
         Their µm per pixel, as claimed.
     centres
@@ -99,8 +97,7 @@ def profile_width(windows: Sequence[np.ndarray], mpp: float, centres: Sequence[n
     """
     reach = round(_REACH_UM / mpp)
     total, n = np.zeros((2 * reach + 1, 2 * reach + 1)), 0
-    for rgb, places in zip(windows, centres, strict=True):
-        od = haematoxylin(rgb)
+    for od, places in zip(maps, centres, strict=True):
         at = np.floor(places).astype(int)
         inside = ((at >= reach) & (at < np.array(od.shape[::-1]) - reach)).all(axis=1)
         for x, y in at[inside]:

@@ -223,11 +223,11 @@ def _with_size(verdict: Verdict, evidence: Evidence, centres: list[np.ndarray] |
     Blobs need no cells, and err with none that were found at a wrong µm/px; where cells lie on nuclei the profile
     around these is the sharper measure, as other dark structures do not enter. Either may raise the alarm.
     """
-    blobs = blob_width(evidence.windows, evidence.window_mpp)
+    blobs = blob_width(evidence.window_maps, evidence.window_mpp)
     verdict = replace(verdict, nuclear_width_um=blobs)
     measured = [(blobs, BLOB_LIMITS, "nuclei")]
     if centres is not None:
-        profile = profile_width(evidence.windows, evidence.window_mpp, centres)
+        profile = profile_width(evidence.window_maps, evidence.window_mpp, centres)
         measured.append((profile, PROFILE_LIMITS, "the nuclei under the cells"))
     measured = [one for one in measured if np.isfinite(one[0])]
     for width, limits, what in measured:
