@@ -154,9 +154,10 @@ def test_rows_without_a_shape_are_unknown_in_the_tables_order():
     assert np.isnan(where.spatial_um[1]).all()
 
 
-def test_ids_of_another_type_match_nothing():
+def test_ids_of_another_type_are_named():
     sdata = build(Identity(), Identity(), [[1.0, 1.0]], radius=1.0, ids=["1"])
-    assert np.isnan(_elements.unit_geometry(sdata, "cells", "nuclei", "he", mpp=1.0).centroids).all()
+    with pytest.raises(ValueError, match="table 'cells' .*'1'.* is in the index of shapes 'nuclei' .*make them"):
+        _elements.unit_geometry(sdata, "cells", "nuclei", "he", mpp=1.0)
 
 
 def test_multi_region_tables():

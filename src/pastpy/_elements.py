@@ -333,6 +333,7 @@ def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.
     ------
     ValueError
         If an id stands more than once in the index of the shapes or among the rows: whose row is whose is then unknown.
+        If no id at all is in the index.
     """
     import pandas as pd
     from spatialdata.models import TableModel
@@ -353,7 +354,14 @@ def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.
             f"obs[{instance_key!r}] of table {table_key!r} has {len(twice)} ids of {shapes_key!r} more than once "
             f"({', '.join(map(repr, twice[:5]))}); keep one row of each"
         )
-    return rows, shapes.index.get_indexer(ids)
+    positions = shapes.index.get_indexer(ids)
+    if len(rows) and len(shapes) and not (positions >= 0).any():
+        one, other = (f"{index.dtype}, e.g. {index.tolist()[0]!r}" for index in (ids, shapes.index))
+        raise ValueError(
+            f"no id in obs[{instance_key!r}] of table {table_key!r} ({one}) is in the index of shapes {shapes_key!r} "
+            f"({other}); make them the same ids, of one type"
+        )
+    return rows, positions
 
 
 @dataclass(frozen=True)

@@ -112,3 +112,22 @@ def test_bad_groups(toy_sdata, tmp_path):
     with pytest.raises(ValueError, match="cell id '1' is there twice"):
         past.io.write_xenium_explorer_groups(sdata, tmp_path / "g.csv", groupby="cell_type")
     assert not list(tmp_path.iterdir())
+
+
+def test_corners_on_a_line_are_no_selection(xenium_like, tmp_path):
+    path = write(tmp_path / "s.csv", "X,Y\n1,1\n2,2\n3,3\n")
+    with pytest.raises(ValueError, match=r"s.csv: the corners of selection .* lie on one line"):
+        past.io.read_xenium_explorer(xenium_like, path)
+
+
+def test_ids_of_groups(toy_sdata, tmp_path):
+    table = toy_sdata(n_cells=3)["cells"]
+    table.obs["cell_id"] = table.obs["cell_id"].astype(float)
+    table.uns["cell_type_colors"] = {"dark": "red", "pale": "blue"}
+    past.io.write_xenium_explorer_groups(table, tmp_path / "g.csv", groupby="cell_type")
+    lines = (tmp_path / "g.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["cell_id", "1", "2", "3"]
+    assert {tuple(line.split(",")[1:]) for line in lines[1:]} <= {("dark", "#ff0000"), ("pale", "#0000ff")}
+    table.obs.loc[table.obs_names[0], "cell_id"] = np.nan
+    with pytest.raises(ValueError, match=r"1 of 3 rows have no id in obs\['cell_id'\]"):
+        past.io.write_xenium_explorer_groups(table, tmp_path / "g.csv", groupby="cell_type")

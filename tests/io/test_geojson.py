@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import uuid
 
@@ -81,7 +82,8 @@ def test_what_is_written(toy_sdata, tmp_path):
 def test_rows_without_shape_are_left_out(toy_sdata, tmp_path):
     sdata = toy_sdata(n_cells=4)
     sdata.shapes["nuclei"] = sdata.shapes["nuclei"].drop(index=[2])
-    past.io.write_geojson(sdata, tmp_path / "c.geojson")
+    with pytest.warns(UserWarning, match="1 of 4 rows of table 'cells' have no shape in 'nuclei'"):
+        past.io.write_geojson(sdata, tmp_path / "c.geojson")
     names = [f["properties"]["name"] for f in json.loads((tmp_path / "c.geojson").read_text())["features"]]
     assert names == ["1", "3", "4"]
 
@@ -202,3 +204,76 @@ def test_failure_leaves_the_old_file(toy_sdata, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         past.io.write_geojson(sdata, out)
     assert out.read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["o.geojson"]
+
+
+@pytest.mark.parametrize(
+    ("classification", "named"),
+    [
+        ({"name": "Tumor"}, "Tumor"),
+        ({"names": ["Tumor", "Positive"], "color": [250, 62, 62]}, "Tumor: Positive"),
+        ("Tumor", "Tumor"),
+    ],
+)
+def test_classes_as_every_release_of_qupath_writes_them(toy_sdata, tmp_path, classification, named):
+    sdata = toy_sdata()
+    past.io.read_geojson(sdata, write(tmp_path / "q.geojson", feature(classification=classification)))
+    assert sdata["annotations"]["classification"].tolist() == [named]
+
+
+def test_objects_keep_their_id_and_name(toy_sdata, tmp_path):
+    sdata, ids = toy_sdata(), [str(uuid.UUID(int=i)) for i in (7, 8)]
+    features = [{**feature(name=name), "id": i} for i, name in zip(ids, ("A", None), strict=True)]
+    past.io.read_geojson(sdata, write(tmp_path / "q.geojson", *features), key_added="mine", table_key_added="my_cells")
+    past.io.write_geojson(sdata, tmp_path / "back.geojson", table_key="my_cells")
+    back = json.loads((tmp_path / "back.geojson").read_text())["features"]
+    assert [f["id"] for f in back] == ids
+    assert [f["properties"]["name"] for f in back] == ["A", "2"]
+
+
+def test_measurements_that_would_be_named_alike_are_all_kept(toy_sdata, tmp_path):
+    sdata = toy_sdata()
+    measured = {"CD3+": 1.0, "CD3": 3.0, "cd3": 4.0, "cell_id": 5.0, "region": 6.0, "Classification": 7.0}
+    path = write(tmp_path / "q.geojson", feature(measurements=measured), feature(measurements={"CD3": 8.0}))
+    past.io.read_geojson(sdata, path, key_added="mine", table_key_added="my_cells")
+    obs = sdata["my_cells"].obs
+    found = {"CD3": 1, "CD3_2": 3, "cd3_3": 4, "cell_id_2": 5, "region_2": 6, "Classification_2": 7}
+    assert obs[list(found)].iloc[0].tolist() == list(found.values())
+    assert obs["cell_id"].tolist() == [1, 2] and obs["CD3_2"].tolist() == [3, 8]
+    past.io.write_store(sdata, tmp_path / "x.zarr")
+
+
+@pytest.mark.parametrize("wrap", [lambda b: b"\xef\xbb\xbf" + b, gzip.compress])
+def test_marked_and_zipped_files(toy_sdata, tmp_path, wrap):
+    sdata, path = toy_sdata(), write(tmp_path / "q.geojson", feature(name=3), feature(name="A"))
+    path.write_bytes(wrap(path.read_bytes()))
+    past.io.read_geojson(sdata, path)
+    assert sdata["annotations"]["name"].tolist() == ["3", "A"]
+    path.write_bytes(gzip.compress(b"[]" * 100)[:-9])
+    with pytest.raises(ValueError, match="q.geojson is not GeoJSON"):
+        past.io.read_geojson(sdata, path, key_added="more")
+
+
+def test_heights_are_left_behind(toy_sdata, tmp_path):
+    square = {"type": "Polygon", "coordinates": [[[*xy, 5.0] for xy in SQUARE]]}
+    sdata = toy_sdata()
+    past.io.read_geojson(sdata, write(tmp_path / "q.geojson", feature(square)))
+    assert not sdata["annotations"].has_z.any()
+
+
+def test_a_name_that_differs_by_case_is_refused_before_anything_is_added(toy_sdata, tmp_path):
+    sdata, path = toy_sdata(), write(tmp_path / "q.geojson", feature())
+    with pytest.raises(ValueError, match="already has an element 'cells'.*'Cells'"):
+        past.io.read_geojson(sdata, path, key_added="mine", table_key_added="Cells")
+    assert list(sdata.shapes) == ["nuclei"]
+
+
+def test_ids_that_match_no_shape_are_named(toy_sdata, tmp_path):
+    sdata, path = toy_sdata(), tmp_path / "c.geojson"
+    path.write_text("there before")
+    sdata["cells"].obs["cell_id"] = sdata["cells"].obs["cell_id"].astype(str)
+    said = r"no id in obs\['cell_id'\] of table 'cells' .* is in the index of shapes 'nuclei' \(int64, e.g. 1\)"
+    with pytest.raises(ValueError, match=said):
+        past.io.write_geojson(sdata, path)
+    with pytest.raises(ValueError, match=said):
+        past.pp.check_alignment(sdata)
+    assert path.read_text() == "there before"

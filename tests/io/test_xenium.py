@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 import warnings
 
 import numpy as np
@@ -257,3 +258,114 @@ def test_a_run_with_its_he_goes_straight_into_the_model(bundle):
     assert np.isfinite(table.obsm["X_past_expression"]).all(axis=1).mean() > 0.5
     assert not np.isfinite(table.obsm["X_past_expression"][~measured]).any()
     assert np.isfinite(table.obsm["past_expression"].to_numpy()).all()
+
+
+def as_release_3(bundle, n_files):
+    """The layout of later software: cells in polygon sets, and a morphology image of several files."""
+    manifest = json.loads((bundle / "experiment.xenium").read_text())
+    (bundle / "experiment.xenium").write_text(json.dumps({**manifest, "analysis_sw_version": "xenium-3.1.0.0"}))
+    ids = pd.read_parquet(bundle / "cells.parquet")["cell_id"]
+    numbers = np.array([[cell_number(i), int(i.split("-")[1])] for i in ids], dtype=np.uint32)
+    columns = ["cell_centroid_x", "cell_centroid_y", "cell_area", "nucleus_centroid_x", "nucleus_centroid_y"]
+    index = np.arange(len(ids), dtype=np.uint32)
+    (bundle / "cells.zarr.zip").unlink()
+    with zarr.storage.ZipStore(bundle / "cells.zarr.zip", mode="w") as store:
+        group = zarr.open_group(store, mode="w", zarr_format=2)
+        for name, values, attributes in (
+            ("cell_id", numbers, {}),
+            ("cell_summary", np.zeros((len(ids), 8)), {"column_names": [*columns, "area", "z_level", "nuclei"]}),
+            ("polygon_sets/0/cell_index", index, {}),
+            ("polygon_sets/1/cell_index", index, {}),
+        ):
+            array = group.create_array(name, shape=values.shape, dtype=values.dtype, attributes=attributes)
+            array[...] = values
+    for name in ("cell_boundaries", "nucleus_boundaries"):
+        outlines = pd.read_parquet(bundle / f"{name}.parquet")
+        cell = outlines["cell_id"].map(lambda c: c.decode() if isinstance(c, bytes) else c)
+        label = cell.map({c: i + 1 for i, c in enumerate(ids)})
+        outlines.assign(cell_id=cell, label_id=label)[label.notna()].astype({"label_id": int}).to_parquet(
+            bundle / f"{name}.parquet"
+        )
+    for old in ("morphology_mip.ome.tif", "morphology_focus.ome.tif"):
+        (bundle / old).unlink()
+    write_channels(bundle / "morphology_focus", n_files)
+
+
+def write_channels(folder, n_files):
+    """An OME-TIFF of one file a channel, each of which describes them all; they differ in size."""
+    folder.mkdir()
+    names = [f"morphology_focus_{i:04}.ome.tif" for i in range(n_files)]
+    ids = [f"urn:uuid:{uuid.UUID(int=i)}" for i in range(n_files)]
+    planes = "".join(
+        f'<TiffData FirstC="{i}" FirstT="0" FirstZ="0" IFD="0" PlaneCount="1"><UUID FileName="{name}">{ids[i]}</UUID>'
+        "</TiffData>"
+        for i, name in enumerate(names)
+    )
+    channels = "".join(f'<Channel ID="Channel:{i}" SamplesPerPixel="1"/>' for i in range(n_files))
+    for i, name in enumerate(names):
+        xml = (
+            '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="{ids[i]}"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint16" '
+            f'SizeX="512" SizeY="512" SizeZ="1" SizeC="{n_files}" SizeT="1">{channels}{planes}</Pixels></Image></OME>'
+        )
+        pixels = np.random.default_rng(i).integers(0, 1 + 1000 * i, (512, 512)).astype(np.uint16)
+        tifffile.imwrite(
+            folder / name, pixels, tile=(256, 256), compression="zlib", description=xml.encode(), metadata=None,
+            photometric="minisblack",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_files", [1, 4])
+def test_later_bundles_with_a_file_a_channel(bundle, n_files):
+    as_release_3(bundle, n_files)
+    matrix = he_to_dapi(20)
+    image, at = paint(bundle, matrix)
+    write_matrix(bundle / "align.csv", matrix)
+    options = {"he_image": image, "he_alignment": bundle / "align.csv", "transcripts": False}
+    sdata = past.io.read_xenium(bundle, **options)
+    assert _elements.image_levels(sdata, "morphology_focus")[0].sizes["c"] == n_files
+    found = sdata["table"].obsm["spatial"][::10] / sdata.attrs["past"]["mpp"]["he"]
+    assert np.linalg.norm(found - at, axis=1).max() < 10  # the cell's centroid, not the nucleus'
+    last = sorted((bundle / "morphology_focus").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=f"{last.name} is (truncated|not)"):
+        past.io.read_xenium(bundle, **options)
+
+
+def test_positions_are_on_the_he_without_outlines_too(bundle):
+    matrix = he_to_dapi(30)
+    image, at = paint(bundle, matrix)
+    write_matrix(bundle / "align.csv", matrix)
+    sdata = past.io.read_xenium(
+        bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False, cells_boundaries=False
+    )
+    found = sdata["table"].obsm["spatial"][::10] / sdata.attrs["past"]["mpp"]["he"]
+    np.testing.assert_allclose(found, at, atol=0.01)
+
+
+def test_an_alignment_that_puts_no_cell_on_the_he_is_refused(bundle):
+    matrix = he_to_dapi(0)
+    image, _ = paint(bundle, matrix, states_mpp=False)
+    matrix[0, 2] += 50_000
+    write_matrix(bundle / "align.csv", matrix)
+    with pytest.raises(ValueError, match="alignment of H&E 'he': none of the 526 cells lies on"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False)
+
+
+def test_dapi_is_no_he(bundle):
+    write_matrix(bundle / "align.csv", he_to_dapi(0))
+    dapi = bundle / "morphology_focus.ome.tif"
+    with pytest.raises(ValueError, match="one channel of uint16, as fluorescence"):
+        past.io.read_xenium(bundle, he_image=dapi, he_alignment=bundle / "align.csv", transcripts=False)
+
+
+def test_groups_are_of_the_bundles_own_cells(bundle, tmp_path):
+    matrix = he_to_dapi(0)
+    image, _ = paint(bundle, matrix)
+    write_matrix(bundle / "align.csv", matrix)
+    sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False)
+    past.pp.segment_nuclei(sdata)
+    sdata["table"].obs["side"] = np.where(sdata["table"].obsm["spatial"][:, 0] > 400, "right", "left")
+    past.io.write_xenium_explorer_groups(sdata, tmp_path / "groups.csv", groupby="side")
+    written = pd.read_csv(tmp_path / "groups.csv")
+    assert written["cell_id"].tolist() == sdata["table"].obs["cell_id"].tolist()

@@ -260,6 +260,24 @@ def test_twofold_wrong_mpp_under_spots_is_caught(breast, factor, how):
     assert found["verdict"] == "suspicious" and f"µm/px may be too {how}" in found["reason"]
 
 
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+def test_spots_that_are_not_as_wide_as_they_were_read(breast, factor):
+    found = past.pp.check_alignment(breast, mpp=0.69 * factor).loc["spot_circles"]
+    assert f"were read as 100: µm/px, or the scale of their positions, is {factor:.2g} times" in found["reason"]
+
+
+@pytest.mark.parametrize(("mpp", "verdict", "said"), [(0.345, "suspicious", "would touch"), (0.69, "unknown", "")])
+def test_spots_of_an_array_do_not_touch(breast, mpp, verdict, said):
+    """What reading with half the µm/px gives: spots as wide as they should be, half as far apart."""
+    circles = breast["spot_circles"].copy()
+    circles["radius"] *= 0.69 / mpp
+    sdata = SpatialData(
+        images={"he": breast["he"]}, shapes={"spot_circles": circles}, tables={"spots": breast["spots"].copy()}
+    )
+    found = past.pp.check_alignment(sdata, mpp=mpp).loc["spot_circles"]
+    assert found["verdict"] == verdict and said in found["reason"], found["reason"]
+
+
 def test_spots_of_the_olfactory_bulb_make_no_alarm(shared_data):
     """Their pixels are too coarse for nuclei."""
     from pastpy.bench._runs import read_mob
@@ -267,6 +285,7 @@ def test_spots_of_the_olfactory_bulb_make_no_alarm(shared_data):
     for sdata in read_mob(shared_data).values():
         found = past.pp.check_alignment(sdata).iloc[0]
         assert found["verdict"] == "ok" and np.isnan(found["nuclear_width_um"])
+        assert "widths apart, twice what arrays have" in found["reason"]
 
 
 def test_counts_that_tell_nothing_give_no_shift(simulated_spots):

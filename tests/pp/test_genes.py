@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csc_matrix, csr_matrix, issparse
 
+from pastpy.models import load
 from pastpy.pp import gene_report, harmonize_genes
 from pastpy.pp._gene_vocabulary import load_vocabulary, vocabulary_source
 
@@ -214,3 +215,58 @@ def test_files_that_are_no_vocabulary(tmp_path, content, suffix):
 def test_unknown_choice_of_duplicates():
     with pytest.raises(ValueError, match="duplicates must be one of"):
         harmonize_genes(table(["KRT8"]), duplicates="first")
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "one", "other"), [("uint8", 200, 100), ("int8", 100, 100), ("uint16", 60000, 60000), ("bool", 1, 1)]
+)
+def test_sums_do_not_overflow(sparse, dtype, one, other):
+    counts = np.array([[one, other]], dtype=dtype)
+    cells = AnnData(csr_matrix(counts) if sparse else counts)
+    cells.var_names = ["HER2", "ERBB2"]
+    with pytest.warns(UserWarning, match="were added"):
+        harmonize_genes(cells)
+    found = cells.X.toarray() if sparse else cells.X
+    assert found.tolist() == [[one + other]] and found.dtype == np.int64
+
+
+def test_a_sum_that_fits_keeps_its_type():
+    cells = AnnData(np.array([[20, 10]], dtype=np.uint8))
+    cells.var_names = ["HER2", "ERBB2"]
+    with pytest.warns(UserWarning, match="were added"):
+        harmonize_genes(cells)
+    assert cells.X.tolist() == [[30]] and cells.X.dtype == np.uint8
+
+
+def test_a_second_call_keeps_what_genes_were_called_first(toy_sdata):
+    cells = table(["HER2", "ERBB2", "C1orf112", "NOVEL1"])
+    with pytest.warns(UserWarning):
+        harmonize_genes(cells)
+    with pytest.warns(UserWarning):
+        harmonize_genes(cells, to="ensembl_id")
+    assert cells.var["past_gene_before"].tolist() == ["HER2|ERBB2", "C1orf112", "NOVEL1"]
+    assert cells.var["past_gene_match"].tolist() == ["alias", "previous", "unknown"]
+
+
+def test_names_that_readers_made_unique():
+    cells = table(["KRT8", "KRT8-1", "NOVEL1", "NOVEL1-1", "HLA-DRB1"])
+    report = gene_report(cells.var_names)
+    assert report["match"].tolist() == ["symbol", "numbered", "unknown", "unknown", "symbol"]
+    assert report["gene"].tolist() == ["KRT8", "KRT8", "NOVEL1", "NOVEL1-1", "HLA-DRB1"]
+    cells.var["gene_ids"] = ["ENSG00000170421", "ENSG00000141736", "", "", ""]
+    with pytest.warns(UserWarning, match="NOVEL1-1"):
+        harmonize_genes(cells)
+    assert cells.var_names.tolist() == ["KRT8", "ERBB2", "NOVEL1", "NOVEL1-1", "HLA-DRB1"]
+
+
+def test_ids_in_any_form():
+    names = ["ensg00000141736", "ENSG00000141510.18_PAR_Y", " KRT8 "]
+    assert gene_report(names, species="human")["gene"].tolist() == ["ERBB2", "TP53", "KRT8"]
+
+
+def test_coverage_of_the_model_is_of_its_own_genes():
+    model = load("past-mini")
+    report = gene_report([*model.gene_names[:10], "NOVEL1"], model=model)
+    assert report.attrs["model_coverage"] == pytest.approx(10 / len(model.gene_names))
+    assert report["in_model"].mean() == pytest.approx(10 / 11)

@@ -176,6 +176,11 @@ def test_functions_that_return_no_labels_are_named(make, message):
     assert list(sdata.shapes) == list(sdata.tables) == []
 
 
+def test_labels_with_details_are_told_apart_from_labels():
+    with pytest.raises(ValueError, match="returned 2 things; return the labels alone"):
+        found(slide([(50, 50)], size=120), method=lambda rgb: (dark(rgb), {"score": 1}))
+
+
 def test_a_function_of_the_wrong_number_of_arguments_is_named():
     with pytest.raises(ValueError, match="<lambda> failed.*TypeError"):
         user_segmenter(lambda: None)(np.zeros((4, 4, 3), np.uint8), 0.5)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
-__all__ = ["add_cells", "check_names", "replace_file"]
+__all__ = ["add_cells", "check_names", "check_on_image", "replace_file"]
 
 
 def check_names(sdata: SpatialData, *names: str) -> None:
@@ -27,13 +27,18 @@ def check_names(sdata: SpatialData, *names: str) -> None:
     ValueError
         Naming the first such name.
     """
-    if len(set(names)) < len(names):
+    # SpatialData holds no two names that differ by case only
+    taken = {known.lower(): known for _, known, _ in sdata.gen_elements()}
+    if len({name.lower() for name in names}) < len(names):
         raise ValueError(f"two elements cannot both be named {names[0]!r}")
     for name in names:
         if not re.fullmatch(r"(?!__)[\w.-]+", name) or name in {".", ".."}:
             raise ValueError(f"{name!r} is no element name; use letters, digits, '_', '-' and '.'")
-        if name in sdata:
-            raise ValueError(f"this object already has an element {name!r}; choose another name, or delete it first")
+        if name.lower() in taken:
+            raise ValueError(
+                f"this object already has an element {taken[name.lower()]!r}; choose another name than {name!r}, or "
+                "delete it first"
+            )
 
 
 def add_cells(
@@ -73,7 +78,7 @@ def add_cells(
     """
     affine = level0_affine(sdata, shapes, image_key, name=source)
     geometry, _, centroids = transform_shapes(shapes, affine)
-    _check_on_image(sdata, image_key, centroids, source)
+    check_on_image(sdata, image_key, centroids, source)
     table = None
     if table_key_added is not None:
         ids = shapes.index.to_numpy()
@@ -83,13 +88,25 @@ def add_cells(
         sdata.tables[table_key_added] = table
 
 
-def _check_on_image(sdata: SpatialData, image_key: str, centroids: np.ndarray, source: str) -> None:
+def check_on_image(
+    sdata: SpatialData, image_key: str, centroids: np.ndarray, source: str, *, what: str = "outlines"
+) -> None:
+    """Refuse centroids (n, 2), level-0 pixels, none of which lies on the image.
+
+    Raises
+    ------
+    ValueError
+        Saying where they lie.
+    """
     sizes = image_levels(sdata, image_key)[0].sizes
     inside = ((centroids >= 0) & (centroids <= [sizes["x"], sizes["y"]])).all(axis=1)
-    if not inside.any():
-        low, high = centroids.min(axis=0), centroids.max(axis=0)
+    if len(centroids) and not inside.any():
+        placed = centroids[np.isfinite(centroids).all(axis=1)]
+        if not len(placed):
+            raise ValueError(f"{source}: none of the {len(centroids)} {what} has a place")
+        low, high = placed.min(axis=0), placed.max(axis=0)
         raise ValueError(
-            f"{source}: none of the {len(centroids)} outlines lies on image {image_key!r} "
+            f"{source}: none of the {len(centroids)} {what} lies on image {image_key!r} "
             f"({sizes['x']}×{sizes['y']} px); in its pixels "
             f"they reach from ({low[0]:.0f}, {low[1]:.0f}) to ({high[0]:.0f}, {high[1]:.0f})"
         )

@@ -106,7 +106,9 @@ def read_cosmx(
     sdata = _assemble(cells, counts, polygons, pixel_um=pixel_um, name=folder.name)
     if he is not None:
         parameters = {"pixel_um": pixel_um}
-        add_he(sdata, he, image_key, table_key=_TABLE, function="read_cosmx", parameters=parameters)
+        add_he(
+            sdata, he, image_key, pixel_um=pixel_um, table_key=_TABLE, function="read_cosmx", parameters=parameters
+        )  # fmt: skip
     return sdata
 
 

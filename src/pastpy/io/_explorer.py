@@ -103,14 +103,15 @@ def write_xenium_explorer_groups(
     groupby
         Column of ``obs``. Cells without a value are left out. Its colours in ``uns[f"{groupby}_colors"]`` are kept.
     table_key
-        Table; default: pastpy's cells, else the only one.
+        Table; default: the only one that :func:`read_xenium` read, whose ids Explorer knows, else pastpy's cells or the
+        only one.
 
     Raises
     ------
     KeyError
         If there is no such table or column.
     ValueError
-        If no cell has a value, or a cell's id is there twice.
+        If no cell has a value, one has no id, or a cell's id is there twice.
 
     Notes
     -----
@@ -124,7 +125,7 @@ def write_xenium_explorer_groups(
     """
     from matplotlib.colors import to_hex
 
-    table = table_of(data, table_key)
+    table = table_of(data, _xenium_table(data) if table_key is None else table_key)
     column, ids = obs_column(table, groupby), cell_ids(table)
     if ids.duplicated().any():
         raise ValueError(f"cell id {ids[ids.duplicated()].iloc[0]!r} is there twice; make them unique")
@@ -141,6 +142,13 @@ def write_xenium_explorer_groups(
             yield ",".join(_quoted(cell) for cell in cells) + "\n"
 
     replace_file(Path(path), lines())
+
+
+def _xenium_table(data: SpatialData | AnnData) -> str | None:
+    """Name of the only table of a bundle, if there is one."""
+    tables = getattr(data, "tables", {})
+    read = [name for name, table in tables.items() if "read_xenium" in table.uns.get(_keys.PAST, {})]
+    return read[0] if len(read) == 1 else None
 
 
 def _quoted(cell: str) -> str:
@@ -172,4 +180,6 @@ def _corners(path: Path) -> dict[str, np.ndarray]:
     for name, polygon in found.items():
         if len(polygon) < 3 or not np.isfinite(polygon).all():
             raise ValueError(f"{path.name}: selection {name!r} has fewer than three corners, or one that is not finite")
+        if np.linalg.matrix_rank(polygon - polygon[0]) < 2:
+            raise ValueError(f"{path.name}: the corners of selection {name!r} lie on one line; it has no area")
     return found

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ __all__ = ["read_geojson"]
 
 #: Columns of the shapes that `read_geojson` writes.
 CLASSIFICATION, NAME, OBJECT_TYPE = "classification", "name", "object_type"
+#: And the id that QuPath knows an object by, where all have one of their own; `write_geojson` gives it back.
+OBJECT_ID = "object_id"
 
 
 def read_geojson(
@@ -41,8 +45,8 @@ def read_geojson(
     sdata
         Object with the image.
     path
-        GeoJSON file: a FeatureCollection, a list of features or one feature, of polygons and multipolygons in level-0
-        pixels of the image.
+        GeoJSON file, also gzipped: a FeatureCollection, a list of features or one feature, of polygons and
+        multipolygons in level-0 pixels of the image.
     image_key
         Image that the outlines were drawn on; default: the only image that pastpy did not write.
     key_added
@@ -57,8 +61,10 @@ def read_geojson(
     -------
     None
         Adds ``shapes[key_added]`` in level-0 pixels, with the image's transformations and the columns
-        ``classification`` (missing where unclassified), ``name`` and ``object_type``. The index is the ``cell_id``
-        that :func:`write_geojson` noted where every feature has one, else 1 to n.
+        ``classification`` (missing where unclassified, ``"Tumor: Positive"`` for a derived class), ``name``,
+        ``object_type`` and, where every feature has one of its own, ``object_id``, QuPath's. The index is the
+        ``cell_id`` that :func:`write_geojson` noted where every feature has one, else 1 to n. Columns of measurements
+        that would be named alike are numbered.
 
     Raises
     ------
@@ -85,10 +91,13 @@ def read_geojson(
     polygons = _polygons(features, path.name)
     properties = [_mapping(f.get("properties")) for f in features]
     columns: dict[str, Any] = {
-        CLASSIFICATION: pd.Categorical([_mapping(p.get("classification")).get("name") for p in properties]),
-        NAME: [p.get("name") for p in properties],
-        OBJECT_TYPE: [p.get("objectType") for p in properties],
+        CLASSIFICATION: pd.Categorical([_class_name(p.get("classification")) for p in properties]),
+        NAME: [_text(p.get("name")) for p in properties],
+        OBJECT_TYPE: [_text(p.get("objectType")) for p in properties],
     }
+    ids = [_text(f.get("id")) for f in features]
+    if None not in ids and len(set(ids)) == len(ids):
+        columns[OBJECT_ID] = ids
     shapes = ShapesModel.parse(
         gpd.GeoDataFrame(columns, geometry=polygons, index=_index(properties)),
         transformations=planar_transformations(sdata.images[image_key]),
@@ -106,9 +115,10 @@ def read_geojson(
 
 
 def _features(path: Path) -> list[dict[str, Any]]:
+    raw = existing(path, "GeoJSON").read_bytes()
     try:
-        content = json.loads(existing(path, "GeoJSON").read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = json.loads(_unzipped(raw).decode("utf-8-sig"))
+    except (ValueError, RecursionError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path.name} is not GeoJSON ({error}); is it complete?") from error
     if isinstance(content, Mapping):
         content = content.get("features") if content.get("type") == "FeatureCollection" else [content]
@@ -132,7 +142,7 @@ def _polygons(features: list[dict[str, Any]], name: str) -> np.ndarray:
                 "objects with an area"
             )
         try:
-            polygons[i] = shapely.from_geojson(json.dumps(geometry))
+            polygons[i] = shapely.force_2d(shapely.from_geojson(json.dumps(geometry)))
         except (shapely.errors.GEOSException, ValueError, TypeError) as error:
             raise ValueError(f"{name}, feature {i + 1}: its coordinates form no polygon ({error})") from error
     crossing = ~shapely.is_valid(polygons)
@@ -146,6 +156,23 @@ def _polygons(features: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _unzipped(content: bytes) -> bytes:
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _class_name(classification: Any) -> str | None:
+    """QuPath's class as it shows it; a derived class has several names since 0.4."""
+    if isinstance(classification, str):
+        return classification
+    found = _mapping(classification)
+    names = found.get("names")
+    return ": ".join(map(str, names)) if isinstance(names, list) and names else _text(found.get("name"))
 
 
 def _index(properties: list[dict[str, Any]]) -> np.ndarray:
@@ -164,12 +191,21 @@ def _measurements(properties: list[dict[str, Any]]) -> DataFrame:
     import pandas as pd
 
     rows = []
+    # names of the table's own columns; on disk none may differ by case only
+    columns, taken = {}, {_keys.REGION, _keys.INSTANCE_ID, _keys.AREA_UM2, CLASSIFICATION}
     for each in properties:
         found = each.get("measurements")
         if isinstance(found, list):
             found = {m["name"]: m.get("value") for m in found if isinstance(m, Mapping) and "name" in m}
-        rows.append({_column(k): v for k, v in _mapping(found).items() if isinstance(v, int | float)})
-    return pd.DataFrame(rows, index=range(len(rows)), dtype=float)
+        values = {k: v for k, v in _mapping(found).items() if isinstance(v, int | float)}
+        rows.append(values)
+    names = dict.fromkeys(name for row in rows for name in row)
+    for name in names:
+        base = _column(name)
+        numbered = (base, *(f"{base}_{i}" for i in range(2, len(names) + 6)))
+        columns[name] = next(c for c in numbered if c.lower() not in taken)
+        taken.add(columns[name].lower())
+    return pd.DataFrame(rows, index=range(len(rows)), columns=list(names), dtype=float).rename(columns=columns)
 
 
 def _column(name: str) -> str:

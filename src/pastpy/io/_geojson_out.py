@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from pastpy._elements import (
     resolve_image,
     resolve_shapes,
     resolve_table,
+    table_rows,
     unit_geometry,
 )
 from pastpy.io._cells import replace_file
+from pastpy.io._geojson import NAME, OBJECT_ID
 from pastpy.io._groups import cell_ids, obs_column, palette
 
 if TYPE_CHECKING:
@@ -75,7 +78,9 @@ def write_geojson(
 
     Notes
     -----
-    Rows without a shape are left out, and so are measurements without a value. Circles become polygons of 32 corners.
+    Rows without a shape are left out, with a warning, and so are measurements without a value. Circles become polygons
+    of 32 corners. Objects that :func:`read_geojson` read keep their ``name`` and QuPath's id; others get an id that is
+    the same in every export.
 
     Examples
     --------
@@ -100,14 +105,22 @@ def write_geojson(
         np.isfinite(where.radius), shapely.buffer(where.geometry, where.radius, quad_segs=8), where.geometry
     )
     rows = np.flatnonzero(~shapely.is_missing(geometry))
+    if len(rows) < len(geometry):
+        warnings.warn(
+            f"{len(geometry) - len(rows)} of {len(geometry)} rows of table {table_key!r} have no shape in "
+            f"{shapes_key!r} and are left out",
+            UserWarning,
+            stacklevel=2,
+        )
     names = cell_ids(table).tolist()
+    own_names, own_ids = (_of_shapes(sdata, table_key, shapes_key, column) for column in (NAME, OBJECT_ID))
 
     def features() -> Iterator[str]:
         yield '{"type": "FeatureCollection", "features": ['
-        for i, row in enumerate(rows):
+        for i, row in enumerate(rows.tolist()):
             properties: dict[str, Any] = {
                 "objectType": object_type,
-                "name": names[row],
+                "name": own_names.get(row, names[row]),
                 "metadata": {_keys.INSTANCE_ID: names[row]},
                 "measurements": {k: float(v[row]) for k, v in values.items() if np.isfinite(v[row])},
             }
@@ -116,8 +129,8 @@ def write_geojson(
                 properties["classification"] = {"name": group} | colours.get(group, {})
             feature = {
                 "type": "Feature",
-                # QuPath wants ids of this form; the same cell gets the same one in every export.
-                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{shapes_key}/{names[row]}")),
+                # QuPath wants ids of this form
+                "id": own_ids.get(row, str(uuid.uuid5(uuid.NAMESPACE_OID, f"{shapes_key}/{names[row]}"))),
                 "geometry": json.loads(shapely.to_geojson(geometry[row])),
                 "properties": properties,
             }
@@ -125,6 +138,17 @@ def write_geojson(
         yield "\n]}\n"
 
     replace_file(Path(path), features())
+
+
+def _of_shapes(sdata: SpatialData, table_key: str, shapes_key: str, column: str) -> dict[int, str]:
+    """What a column of the shapes says of rows of the table, where there is such a column and it says something."""
+    shapes = sdata.shapes[shapes_key]
+    if column not in shapes:
+        return {}
+    rows, positions = table_rows(sdata, table_key, shapes_key)
+    rows, positions = rows[positions >= 0], positions[positions >= 0]
+    values = shapes[column].iloc[positions]
+    return {int(row): str(value) for row, value in zip(rows, values, strict=True) if isinstance(value, str)}
 
 
 def _labels(table: AnnData, label: str | None) -> tuple[list[str | None] | None, dict[str, dict[str, list[int]]]]:

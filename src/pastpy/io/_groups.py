@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pastpy import _keys
@@ -14,8 +15,18 @@ __all__ = ["cell_ids", "obs_column", "palette"]
 
 
 def cell_ids(table: AnnData) -> Series:
-    """``obs["cell_id"]`` where there is one, else the table's index, as text."""
+    """``obs["cell_id"]`` where there is one, else the table's index, as text; whole numbers without a fraction.
+
+    Raises
+    ------
+    ValueError
+        If a cell has no id.
+    """
     ids = table.obs[_keys.INSTANCE_ID] if _keys.INSTANCE_ID in table.obs else table.obs_names.to_series()
+    if ids.isna().any():
+        raise ValueError(f"{int(ids.isna().sum())} of {len(ids)} rows have no id in obs[{_keys.INSTANCE_ID!r}]")
+    if ids.dtype.kind == "f" and (ids == ids.round()).all():
+        ids = ids.astype("int64")
     return ids.astype(str)
 
 
@@ -31,6 +42,8 @@ def palette(table: AnnData, name: str) -> dict[str, str]:
     import pandas as pd
 
     colours, column = table.uns.get(f"{name}_colors"), table.obs[name]
+    if isinstance(colours, Mapping):
+        return {str(group): str(colour) for group, colour in colours.items()}
     if colours is None or not isinstance(column.dtype, pd.CategoricalDtype):
         return {}
     return {str(group): colour for group, colour in zip(column.cat.categories, colours, strict=False)}

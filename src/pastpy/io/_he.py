@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pastpy import _keys
 from pastpy._elements import record_added, unit_geometry
 from pastpy._provenance import record
 from pastpy.io._affine import Alignment, affine_mpp, read_alignment
+from pastpy.io._cells import check_on_image
 from pastpy.io._resolution import DIFFERS, FOREIGN, stated_mpp
 from pastpy.io._wsi import add_image, open_slide
 
@@ -87,12 +90,24 @@ def _how_to_mend(inverted: float) -> str:
 
 
 def add_he(
-    sdata: SpatialData, he: HE, image_key: str, *, table_key: str, function: str, parameters: Mapping[str, Any]
+    sdata: SpatialData,
+    he: HE,
+    image_key: str,
+    *,
+    pixel_um: float,
+    table_key: str,
+    function: str,
+    parameters: Mapping[str, Any],
 ) -> None:
     """Put the H&E into ``global``, the table's positions into µm on it, and what was done into ``uns``.
 
     Images that are there already are noted so that defaults skip them. The table's region says which shapes it
-    annotates.
+    annotates; without them, its own positions are taken, which are the instrument's µm.
+
+    Raises
+    ------
+    ValueError
+        If none of the cells comes to lie on the H&E.
     """
     from spatialdata.models import TableModel
 
@@ -104,7 +119,12 @@ def add_he(
     table = sdata.tables[table_key]
     region = table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY]
     if isinstance(region, str) and region in sdata.shapes:
-        table.obsm[_keys.SPATIAL] = unit_geometry(sdata, table_key, region, image_key, mpp=he.mpp).spatial_um
+        pixels = unit_geometry(sdata, table_key, region, image_key, mpp=he.mpp).centroids
+    else:
+        inverse = np.linalg.inv(he.alignment.matrix)
+        pixels = np.asarray(table.obsm[_keys.SPATIAL], dtype=float) / pixel_um @ inverse[:2, :2].T + inverse[:2, 2]
+    check_on_image(sdata, image_key, pixels, f"the alignment of H&E {image_key!r}", what="cells")
+    table.obsm[_keys.SPATIAL] = pixels * he.mpp
     aligned = {
         "he_to_global": he.alignment.matrix.tolist(),
         "keypoints": he.alignment.n_points,

@@ -152,7 +152,7 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
 
 
 def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
-    """A (c, y, x) level as three colour channels: grey is repeated, RGBA is laid over white.
+    """A (c, y, x) level as three colour channels: 8-bit grey is repeated, RGBA is laid over white.
 
     Parameters
     ----------
@@ -175,6 +175,11 @@ def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
     channels = level.shape[0]
     if channels == 3:
         return level.rechunk({0: 3})
+    if channels == 1 and level.dtype != np.uint8:
+        raise ValueError(
+            f"slide {name} has one channel of {level.dtype}, as fluorescence (DAPI) has; expected a brightfield image: "
+            "pass the H&E"
+        )
     if channels == 1:
         return da.concatenate([level] * 3).rechunk({0: 3})
     if channels == 4 and alpha:

@@ -148,7 +148,7 @@ def _largest(file: TiffFile, path: Path) -> tuple[int, TiffPageSeries]:
 
 
 def _reach(file: TiffFile) -> int:
-    """How far into the file its pages and tiles reach, in bytes."""
+    """How far into the file its own pages and tiles reach, in bytes; a series of an OME-TIFF may go on in others."""
     pages = file.pages
     len(pages)  # walks the chain of pages, as far as it goes
     reach = 0
@@ -157,6 +157,8 @@ def _reach(file: TiffFile) -> int:
         reach = int.from_bytes(file.filehandle.read(file.tiff.offsetsize), "little" if file.byteorder == "<" else "big")
     for series in file.series:
         for page in (page for level in series.levels for page in level.pages if page is not None):
+            if page.parent is not file:
+                continue
             ends = np.asarray(page.dataoffsets, dtype=np.int64) + np.asarray(page.databytecounts, dtype=np.int64)
             reach = max(reach, int(ends.max(initial=0)))
     return reach

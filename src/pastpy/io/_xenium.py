@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pastpy import _keys
 from pastpy._elements import set_mpp
+from pastpy._provenance import record
 from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
 from pastpy.io._he import add_he, open_he
 from pastpy.io._resolution import check_plausible
@@ -108,13 +109,17 @@ def read_xenium(
         # label images are not read, and the table is made to annotate the outlines below
         warnings.filterwarnings("ignore", message="The table is annotating 'cell_labels'")
         sdata = xenium(folder, **options)
+    if "table" in sdata.tables:
+        record(sdata.tables["table"], "read_xenium", {"morphology_mpp": pixel_um})
     if "table" in sdata.tables and "cell_boundaries" in sdata.shapes:
         annotate(sdata, "table", "cell_boundaries", "cell_id")
     for name in [n for n in sdata.images if n.startswith("morphology")]:
         set_mpp(sdata, name, pixel_um)
     if he is not None:
         parameters = {"morphology_mpp": pixel_um}
-        add_he(sdata, he, image_key, table_key="table", function="read_xenium", parameters=parameters)
+        add_he(
+            sdata, he, image_key, pixel_um=pixel_um, table_key="table", function="read_xenium", parameters=parameters
+        )  # fmt: skip
     return sdata
 
 
@@ -123,7 +128,7 @@ def _pixel_size(folder: Path) -> float:
     require_files(folder, "Xenium bundle", ["experiment.xenium"])
     try:
         manifest = json.loads((folder / "experiment.xenium").read_text(encoding="utf-8"))
-        size = manifest["pixel_size"]
+        size = float(manifest["pixel_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"Xenium bundle {folder.name}: experiment.xenium is damaged or states no 'pixel_size' ({error}); copy it "

@@ -48,7 +48,8 @@ def check_alignment(
     scales of 1, ½ and 2. A shift counts only where it stands out beyond doubt and the windows agree on it. For spots,
     too coarse for that, it is asked whether they lie on tissue and would lie there in another orientation too, whether
     their total counts follow haematoxylin, and at which shift the stain around them predicts their expression best. The
-    µm/px itself is checked by the width of the image's nuclei.
+    µm/px itself is checked by the width of the image's nuclei, and for spots that pastpy read by what is known of their
+    array: how wide they are, and how far apart.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pastpy import _elements
+from pastpy import _elements, _keys
 from pastpy.pp._alignment_dapi import Scene, dapi_scene
 from pastpy.pp._alignment_fit import MAP_MPP, Pose
 from pastpy.pp._alignment_shift import expression_profiles
@@ -49,6 +49,8 @@ class Evidence:
         float (n, k): expression of each spot in few numbers, or ``None`` for cells and where it is not to be had.
     radius_um
         Median radius of the units.
+    read_width_um
+        How wide the spots were said to be when they were read; NaN where no reader of pastpy's noted it.
     size_um
         Width and height of the image.
     overview, tissue
@@ -65,6 +67,7 @@ class Evidence:
     counts: np.ndarray | None
     profiles: np.ndarray | None
     radius_um: float
+    read_width_um: float
     size_um: tuple[float, float]
     overview: Overview
     tissue: np.ndarray
@@ -72,6 +75,13 @@ class Evidence:
     corners_um: np.ndarray
     dapi: Callable[[Pose], Scene] | None
     window_mpp: float = _WINDOW_MPP
+
+    @property
+    def pitch_um(self) -> float:
+        """Median distance of the units to their nearest one."""
+        from scipy.spatial import KDTree
+
+        return float(np.median(KDTree(self.points).query(self.points, k=2)[0][:, 1]))
 
     @property
     def on_image(self) -> float:
@@ -153,6 +163,7 @@ def gather_evidence(
         counts=_log_totals(sdata, table_key, placed),
         profiles=expression_profiles(matrix[placed]) if unit == "spot" and matrix is not None else None,
         radius_um=radius,
+        read_width_um=_read_width(sdata, table_key),
         size_um=size,
         overview=overview,
         tissue=tissue,
@@ -160,6 +171,12 @@ def gather_evidence(
         corners_um=corners,
         dapi=dapi,
     )
+
+
+def _read_width(sdata: SpatialData, table_key: str) -> float:
+    noted = sdata.tables[table_key].uns.get(_keys.PAST, {})
+    widths = [facts["spot_diameter_um"] for facts in noted.values() if "spot_diameter_um" in facts]
+    return float(widths[0]) if len(widths) == 1 else float("nan")
 
 
 def _log_totals(sdata: SpatialData, table_key: str, rows: np.ndarray) -> np.ndarray | None:

@@ -20,6 +20,11 @@ _REACH_UM = 48.0
 _SCREENED = 6
 #: Fewer units say nothing.
 _FEWEST = {"cell": 50, "spot": 20}
+#: Spots of arrays lie 1.8 (Visium) to 2 (Spatial Transcriptomics) of their widths apart; nearer than the first they
+#: would touch, farther than the second other spots would fit between them.
+_APART = (1.2, 3.0)
+#: A width that differs from what was read by this factor is of another µm/px.
+_ANOTHER = 1.3
 #: Units on tissue where a pair fits, and a difference between two orientations that counts.
 _MOST, _CLEAR = 0.9, 0.1
 #: A pair with a smaller share on the image or the tissue is suspicious whatever else.
@@ -59,6 +64,8 @@ def judge(evidence: Evidence, *, tolerance_um: float, seed: int = 0) -> Verdict:
         verdict = replace(
             verdict, verdict="suspicious", reason=f"{1 - evidence.on_image:.0%} of the units lie beyond the image"
         )
+    if evidence.unit == "spot":
+        verdict = _with_array(verdict, evidence)
     return _with_size(verdict, evidence, _centres(evidence, pose, fit))
 
 
@@ -209,6 +216,31 @@ def _with_shift(verdict: Verdict, evidence: Evidence, tolerance_um: float, seed:
     return verdict
 
 
+def _with_array(verdict: Verdict, evidence: Evidence) -> Verdict:
+    """The verdict by what is known of the array that spots were read from, which depends on µm/px alone."""
+    width, read = 2 * evidence.radius_um, evidence.read_width_um
+    if not np.isfinite(read):
+        return verdict
+    if not 1 / _ANOTHER < width / read < _ANOTHER:
+        off = f"µm/px, or the scale of their positions, is {width / read:.2g} times what it was"
+        return _worse(verdict, f"spots are {width:.0f} µm wide, but were read as {read:.0f}: {off}")
+    apart = evidence.pitch_um / width
+    if apart < _APART[0]:
+        pitch = f"spots of {width:.0f} µm lie {evidence.pitch_um:.0f} µm apart"
+        return _worse(verdict, f"{pitch}, and would touch: µm/px, or their width, may be twofold off")
+    if apart > _APART[1]:
+        far = f"spots lie {apart:.1f} widths apart, twice what arrays have: spots are missing, or µm/px is too large"
+        return replace(verdict, reason=f"{verdict.reason}; {far}")
+    return verdict
+
+
+def _worse(verdict: Verdict, reason: str) -> Verdict:
+    """A suspicious verdict: for this reason, after what was suspicious already."""
+    if verdict.verdict == "suspicious":
+        return replace(verdict, reason=f"{verdict.reason}; {reason}")
+    return replace(verdict, verdict="suspicious", reason=reason)
+
+
 def _centres(evidence: Evidence, pose: Pose, fit: Fit | None) -> list[np.ndarray] | None:
     """Where the cells' nuclei are in each window, pixels, once cells are known to lie on nuclei."""
     if fit is None or evidence.unit != "cell" or evidence.dapi is not None:
@@ -238,9 +270,7 @@ def _with_size(verdict: Verdict, evidence: Evidence, centres: list[np.ndarray] |
             f"{what} would be {width:.1f} µm wide ({limits.least:g} to {limits.most:g} is usual): µm/px may be too "
             f"{how}, about twofold"
         )
-        if verdict.verdict == "suspicious":
-            return replace(verdict, reason=f"{verdict.reason}; {reason}")
-        return replace(verdict, verdict="suspicious", reason=reason)
+        return _worse(verdict, reason)
     # a small width is of small nuclei as long as the other measure is where it should be
     if measured and verdict.verdict == "ok" and all(width < limits.sure for width, limits, _ in measured):
         width, _, what = measured[0]

@@ -26,7 +26,7 @@ MATCHES = ("symbol", "ensembl_id", "previous", "alias", "case")
 AMBIGUOUS, UNKNOWN = "ambiguous", "unknown"
 
 _SHIPPED = Path(__file__).with_name("gene_vocabulary.parquet")
-_VERSION = re.compile(r"(ENS[A-Z]*G\d{11})\.\d+")
+_VERSION = re.compile(r"(ENS[A-Z]*G\d{11})(?:\.\d+)?(?:_PAR_Y)?", re.IGNORECASE)
 
 
 class GeneVocabulary:
@@ -68,8 +68,8 @@ class GeneVocabulary:
         row = np.full(len(names), -1, dtype=np.int64)
         match, candidates = [UNKNOWN] * len(names), [""] * len(names)
         for i, name in enumerate(names):
-            versioned = _VERSION.fullmatch(name)
-            plain = versioned[1] if versioned else name
+            versioned = _VERSION.fullmatch(name.strip())
+            plain = versioned[1].upper() if versioned else name.strip()
             for kind in MATCHES:
                 found = self._rows[kind].get(plain.upper() if kind == "case" else plain)
                 if found is None:
@@ -84,7 +84,7 @@ class GeneVocabulary:
     def n_known(self, names: Iterable[str]) -> int:
         """How many names are current symbols or Ensembl ids."""
         known = self._rows["symbol"].keys() | self._rows["ensembl_id"].keys()
-        return sum(_VERSION.sub(r"\1", name) in known for name in names)
+        return sum((_VERSION.sub(r"\1", name).upper() if _VERSION.fullmatch(name) else name) in known for name in names)
 
 
 def _index(names: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["gene_report", "harmonize_genes"]
 
+#: What anndata and R make of the second of two names that are the same.
+_NUMBERED = re.compile(r"(.+)[-.]\d{1,2}")
+#: Columns of ``var`` in which readers put Ensembl ids.
+_ID_COLUMNS = ("gene_ids", "gene_id", "ensembl_id", "ensembl")
 _TO = ("symbol", "ensembl_id")
 _DUPLICATES = ("sum", "keep", "raise")
 
@@ -46,8 +51,10 @@ def gene_report(
 ) -> DataFrame:
     """Tell which gene each name means, and which names mean none.
 
-    A name is looked up as current symbol, Ensembl id (a version is ignored), previous symbol, alias, and as symbol
-    whatever its case, in this order. Names that several genes share there stay as they are.
+    A name is looked up as current symbol, Ensembl id (a version and ``_PAR_Y`` are ignored), previous symbol, alias,
+    and as symbol or id whatever its case, in this order. Names that several genes share there stay as they are. An
+    unknown name that ends in a number as readers add to names that stand twice (``"KRT8-1"`` beside ``"KRT8"``) means
+    what the name without it means.
 
     Parameters
     ----------
@@ -67,9 +74,11 @@ def gene_report(
     Returns
     -------
     A row a name, in their order, the name as index: ``gene``, the new name, or the old one where it has none; ``match``
-    (``"symbol"``, ``"ensembl_id"``, ``"previous"``, ``"alias"``, ``"case"``, ``"ambiguous"``, ``"unknown"``);
+    (``"symbol"``, ``"ensembl_id"``, ``"previous"``, ``"alias"``, ``"case"``, ``"numbered"``, ``"ambiguous"``,
+    ``"unknown"``);
     ``symbol`` and ``ensembl_id``, empty where unknown; ``candidates``, what an ambiguous name could mean;
-    ``duplicate``, whether another name means the same; with ``model=``, ``in_model``. ``attrs["species"]``.
+    ``duplicate``, whether another name means the same; with ``model=``, ``in_model``. ``attrs["species"]``, and with
+    ``model=`` the share of the model's genes that are among the names, ``attrs["model_coverage"]``.
 
     Raises
     ------
@@ -91,14 +100,29 @@ def gene_report(
     ENSG00000141510.18     TP53  ensembl_id
     BLANK_1             BLANK_1     unknown
     """
+    return _report(_checked_names(genes), None, vocabulary=vocabulary, species=species, to=to, model=model)
+
+
+def _report(
+    names: list[str],
+    ids: list[str] | None,
+    *,
+    vocabulary: str | os.PathLike[str],
+    species: Literal["human", "mouse"] | None,
+    to: Literal["symbol", "ensembl_id"],
+    model: PAST | str | None,
+) -> DataFrame:
+    """As :func:`gene_report`; ``ids``, an Ensembl id for each name, tell what names do not."""
     import pandas as pd
 
-    names = _checked_names(genes)
     if to not in _TO:
         raise ValueError(f"to must be one of {_TO}, got {to!r}")
     of = species or guess_species(names, vocabulary)
     known = load_vocabulary(vocabulary, of)
     row, match, candidates = known.resolve(names)
+    if ids is not None:
+        _by_id(known, ids, row, match)
+    _by_number(names, row, match)
     symbol = np.append(known.symbol, "")[row]
     ensembl_id = np.append(known.ensembl_id, "")[row]
     new = symbol if to == "symbol" else ensembl_id
@@ -112,9 +136,29 @@ def gene_report(
         own = frozenset(its)
         frame["gene"] = [n if n in own else called.get(r, g) for n, r, g in zip(names, row.tolist(), gene, strict=True)]
         frame["in_model"] = frame["gene"].isin(its)
+        frame.attrs["model_coverage"] = len(own.intersection(frame["gene"])) / len(own)
     frame.insert(5, "duplicate", frame["gene"].duplicated(keep=False))
     frame.attrs["species"] = of
     return frame
+
+
+def _by_id(known: GeneVocabulary, ids: list[str], row: np.ndarray, match: list[str]) -> None:
+    """Fill in what a second column of names tells of unknown ones."""
+    unknown = [i for i, kind in enumerate(match) if kind == UNKNOWN]
+    rows, kinds, _ = known.resolve([ids[i] for i in unknown])
+    for i, found, kind in zip(unknown, rows, kinds, strict=True):
+        if kind == "ensembl_id":
+            row[i], match[i] = found, kind
+
+
+def _by_number(names: list[str], row: np.ndarray, match: list[str]) -> None:
+    """Fill in unknown names that are another of the names and a number."""
+    place = {name: i for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        numbered = _NUMBERED.fullmatch(name)
+        base = place.get(numbered[1], -1) if numbered and match[i] == UNKNOWN else -1
+        if base >= 0 and row[base] >= 0:
+            row[i], match[i] = row[base], "numbered"
 
 
 def harmonize_genes(
@@ -129,8 +173,9 @@ def harmonize_genes(
 ) -> None:
     """Give every gene of a table one current name: symbols and Ensembl ids, retired symbols and aliases.
 
-    See :func:`gene_report` for how a name is understood, and for the report alone. Genes that are not understood keep
-    their name and their counts, and a warning names them.
+    See :func:`gene_report` for how a name is understood, and for the report alone. Where a name is unknown and ``var``
+    has the gene's Ensembl id (``gene_ids``, ``gene_id``, ``ensembl_id`` or ``ensembl``), that tells. Genes that are not
+    understood keep their name and their counts, and a warning names them.
 
     Parameters
     ----------
@@ -140,7 +185,8 @@ def harmonize_genes(
         As in :func:`gene_report`.
     duplicates
         What is done with columns that mean the same gene: ``"sum"`` adds their counts, in X and in every layer, into
-        the first of them; ``"keep"`` leaves their names as they are and says so; ``"raise"`` refuses them.
+        the first of them (as int64 where the integers of the matrix are too small for a sum); ``"keep"`` leaves their
+        names as they are and says so; ``"raise"`` refuses them.
     table_key
         Name of the table; default: pastpy's ``cells``, else the only one.
 
@@ -148,8 +194,8 @@ def harmonize_genes(
     -------
     None. Renames ``table.var_names`` and writes
 
-    - ``table.var["past_gene_before"]``: the name, or names joined by ``"|"``, that the gene had;
-    - ``table.var["past_gene_match"]``: how it was matched;
+    - ``table.var["past_gene_before"]``: the name, or names joined by ``"|"``, that the gene had before the first call;
+    - ``table.var["past_gene_match"]``: how it was matched, by the first call that understood it;
     - ``table.uns["past"]["harmonize_genes"]``: the parameters, the vocabulary's source, numbers by kind of match, and
       the names of unknown, ambiguous and duplicated genes.
 
@@ -172,10 +218,14 @@ def harmonize_genes(
     >>> cells.var_names.tolist()
     ['KRT8', 'FIRRM', 'ERBB2']
     """
+    import pandas as pd
+
     table = table_of(data, table_key)
     if duplicates not in _DUPLICATES:
         raise ValueError(f"duplicates must be one of {_DUPLICATES}, got {duplicates!r}")
-    report = gene_report(table.var_names, vocabulary=vocabulary, species=species, to=to, model=model)
+    names = _checked_names(table.var_names, table_key)
+    ids = next((table.var[c].astype(str).tolist() for c in _ID_COLUMNS if c in table.var), None)
+    report = _report(names, ids, vocabulary=vocabulary, species=species, to=to, model=model)
     same = report["duplicate"].to_numpy()
     if same.any() and duplicates == "raise":
         raise ValueError(
@@ -183,6 +233,7 @@ def harmonize_genes(
             "duplicates='sum' to add their counts, or 'keep' to leave their names"
         )
     gene = report["gene"].to_numpy(dtype=object)
+    called, matched = _since_first(table.var, report)
     if duplicates == "keep":
         gene = np.where(same, report.index.to_numpy(dtype=object), gene)
     facts = {
@@ -199,20 +250,33 @@ def harmonize_genes(
     if same.any() and duplicates == "sum":
         _sum_columns(table, gene)
     first = ~report["gene"].duplicated().to_numpy() if duplicates == "sum" else np.ones(len(gene), dtype=bool)
-    before = report.groupby("gene", sort=False)["match"].agg(lambda match: "|".join(match.index))
+    if duplicates == "sum":
+        grouped = pd.Series(called).groupby(report["gene"].to_numpy(), sort=False)
+        called = grouped.agg("|".join).to_numpy()
     table.var_names = gene[first]
-    table.var[_keys.GENE_BEFORE] = before.to_numpy() if duplicates == "sum" else report.index.to_numpy()
-    table.var[_keys.GENE_MATCH] = report["match"].to_numpy()[first]
+    table.var[_keys.GENE_BEFORE] = called
+    table.var[_keys.GENE_MATCH] = matched[first]
     record(table, "harmonize_genes", facts)
     _tell(report, to, duplicates)
 
 
-def _checked_names(genes: Sequence[str]) -> list[str]:
+def _since_first(var: DataFrame, report: DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What each column was called, and how that was understood, before the first call for this table."""
+    called, matched = report.index.to_numpy(dtype=object), report["match"].to_numpy(dtype=object)
+    if _keys.GENE_BEFORE not in var or _keys.GENE_MATCH not in var:
+        return called, matched
+    before, by = (var[column].astype(object).to_numpy() for column in (_keys.GENE_BEFORE, _keys.GENE_MATCH))
+    understood = ~np.isin(by.astype(str), (UNKNOWN, AMBIGUOUS))
+    return before, np.where(understood, by, matched)
+
+
+def _checked_names(genes: Sequence[str], table_key: str | None = None) -> list[str]:
     if isinstance(genes, str):
         raise TypeError(f"genes must be a list of names, got the one string {genes!r}")
     names = [str(gene) for gene in genes]
     if not names:
-        raise ValueError("there is no gene to name; this table has 0 genes")
+        which = "this table" if table_key is None else f"table {table_key!r}"
+        raise ValueError(f"there is no gene to name: {which} has 0 genes; name another with table_key=")
     return names
 
 
@@ -266,8 +330,12 @@ def _summed(matrix: np.ndarray | csr_matrix, adder: csr_matrix, what: str) -> np
             f"{what} holds other values than counts, and columns of one gene cannot be added there; harmonise before "
             "normalising, or pass duplicates='keep'"
         )
-    out = matrix @ adder.astype(matrix.dtype)
-    return out.tocsr() if issparse(out) else np.asarray(out)
+    wide = np.float64 if values.dtype.kind == "f" else np.int64
+    out = matrix.astype(wide) @ adder.astype(wide)
+    out = out.tocsr() if issparse(out) else np.asarray(out)
+    top = int(np.max(out.data if issparse(out) else out, initial=0))
+    small = values.dtype.kind == "b" or (values.dtype.kind in "iu" and top > np.iinfo(values.dtype).max)
+    return out if small else out.astype(values.dtype)
 
 
 def _tell(report: DataFrame, to: str, duplicates: str) -> None:
@@ -283,6 +351,7 @@ def _tell(report: DataFrame, to: str, duplicates: str) -> None:
         done = "were added" if duplicates == "sum" else "keep their names"
         said.append(f"{int(report['duplicate'].sum())} columns that share a gene {done}: {_some_duplicates(report)}")
     if "in_model" in report:
-        said.append(f"the model knows {int(report['in_model'].sum())} of {len(report)}")
+        of_model = f"{report.attrs['model_coverage']:.1%} of the genes of the model"
+        said.append(f"the model knows {int(report['in_model'].sum())} of {len(report)}, {of_model}")
     if said:
         warnings.warn(f"genes: {'; '.join(said)}", UserWarning, stacklevel=3)

@@ -90,8 +90,12 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def checked_labels(labels: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """``labels`` as an array, or a ``ValueError`` that says what the segmenter returned instead."""
-    labels = np.asarray(labels)
     expected = f"method {name} must return integer labels (0 is background) of shape {shape}"
+    if isinstance(labels, tuple):
+        raise ValueError(
+            f"{expected}, but returned {len(labels)} things; return the labels alone, e.g. model.predict(…)[0]"
+        )
+    labels = np.asarray(labels)
     if labels.shape != tuple(shape):
         raise ValueError(f"{expected}, but returned shape {labels.shape} of {labels.dtype}")
     if not np.issubdtype(labels.dtype, np.integer):
