@@ -122,7 +122,10 @@ class LosoResult:
         """
         from pastpy.bench._report import bars, write_report
 
-        return write_report(path, self.summary(), self.scores, lambda ax: bars(self.table(), ax, label="Pearson r"))
+        over = "sections" if self.facts["within_patient"] else "donors"
+        return write_report(
+            path, self.summary(), self.scores, lambda ax: bars(self.table(), ax, label="Pearson r", over=over)
+        )
 
 
 def run_loso(

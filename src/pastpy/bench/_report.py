@@ -53,8 +53,8 @@ def write_report(
     return [path, csv, png]
 
 
-def bars(table: DataFrame, ax: Axes, *, label: str) -> None:
-    """Horizontal bars of ``table["mean"]`` with the interval, one a method; methods without a score say so."""
+def bars(table: DataFrame, ax: Axes, *, label: str, over: str = "sections") -> None:
+    """Horizontal bars of ``table["mean"]`` with the interval over sections or donors, one a method; or no score."""
     y = np.arange(len(table))[::-1]
     mean = table["mean"].to_numpy(dtype=float)
     reach = np.stack([mean - table["lower"].to_numpy(dtype=float), table["upper"].to_numpy(dtype=float) - mean])
@@ -66,7 +66,7 @@ def bars(table: DataFrame, ax: Axes, *, label: str) -> None:
             ax.text(0.0, row, " not scored: constant within a section", va="center", fontsize=8)
     ax.set_yticks(y, [str(name) for name in table.index])
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_xlabel(f"{label}, mean over genes and sections")
+    ax.set_xlabel(f"{label}, mean over genes and {over} (lines: 95 % interval over {over})")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 

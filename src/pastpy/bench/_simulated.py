@@ -151,7 +151,7 @@ def run_simulated(
     if out is not None:
         # how noisy counts are is in the attainable already
         table = result.table().drop(index="noise ceiling")
-        write_report(out, summary, result.scores, lambda ax: bars(table, ax, label="Pearson r per cell"))
+        write_report(out, summary, result.scores, lambda ax: bars(table, ax, label="Pearson r per cell", over="donors"))
     return summary
 
 
