@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 import shapely
@@ -12,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from spatialdata.models import Labels2DModel
 from spatialdata.transformations import Affine, Identity, Scale, set_transformation
+from xarray import DataArray
 
 import pastpy as past
 from pastpy import _elements
@@ -160,3 +162,20 @@ def test_bad_names_and_files(toy_sdata, tmp_path):
     with pytest.raises(ValueError, match="not in coordinate system"):
         past.io.read_labels(sdata, "mask", key_added="a", table_key_added="b")
     assert "a" not in sdata and "b" not in sdata
+
+
+@pytest.mark.parametrize("wrap", [da.from_array, lambda a: DataArray(a, dims=("y", "x"))])
+def test_lazy_arrays(toy_sdata, wrap):
+    sdata = toy_sdata()
+    labels = np.zeros([_elements.image_levels(sdata, "he")[0].sizes[a] for a in "yx"], dtype=np.uint16)
+    labels[4:9, 10:20] = 3
+    past.io.read_labels(sdata, wrap(labels), key_added="mine", table_key_added=None)
+    assert sdata["mine"].geometry.iloc[0].bounds == (10, 4, 20, 9)
+
+
+def test_labels_that_no_index_can_hold(toy_sdata):
+    sdata = toy_sdata()
+    labels = np.zeros([_elements.image_levels(sdata, "he")[0].sizes[a] for a in "yx"], dtype=np.uint64)
+    labels[4:9, 10:20] = 2**63 + 1
+    with pytest.raises(ValueError, match="beyond 64-bit integers"):
+        past.io.read_labels(sdata, labels, key_added="mine", table_key_added=None)

@@ -40,8 +40,8 @@ def read_labels(
     sdata
         Object with the H&E.
     labels
-        Name of a labels element of ``sdata``, which lies where its transformations say; or an array (y, x) of
-        non-negative integers, or a TIFF, PNG or ``.npy`` file of one, over the whole image. 0 is background.
+        Name of a labels element of ``sdata``, which lies where its transformations say; or an array (y, x), of NumPy,
+        Dask or xarray, of non-negative integers, or a TIFF, PNG or ``.npy`` file of one, over the whole image. 0 is background.
     image_key
         H&E that the labels belong to; default: the only image that pastpy did not write.
     key_added, table_key_added
@@ -109,8 +109,8 @@ def _element_array(element: Any) -> np.ndarray:
 
 def _load(labels: str | Path | np.ndarray, sdata: SpatialData) -> tuple[str, np.ndarray]:
     """Name for messages, and the array."""
-    if isinstance(labels, np.ndarray):
-        return "the label array", labels
+    if not isinstance(labels, str | Path):
+        return "the label array", np.asarray(labels)
     path = Path(labels)
     if not path.is_file():
         raise FileNotFoundError(
@@ -137,6 +137,8 @@ def _checked(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; expected integers (y, x)")
     if array.min() < 0:
         raise ValueError(f"{name} has negative values; labels are positive and 0 is background")
+    if array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} has labels up to {array.max()}, beyond 64-bit integers with a sign; renumber them")
     return array
 
 
