@@ -41,7 +41,8 @@ def read_labels(
         Object with the H&E.
     labels
         Name of a labels element of ``sdata``, which lies where its transformations say; or an array (y, x), of NumPy,
-        Dask or xarray, of non-negative integers, or a TIFF, PNG or ``.npy`` file of one, over the whole image. 0 is background.
+        Dask or xarray, of non-negative integers, or a TIFF, PNG or ``.npy`` file of one, over the whole image. 0 is
+        background.
     image_key
         H&E that the labels belong to; default: the only image that pastpy did not write.
     key_added, table_key_added
