@@ -196,9 +196,10 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
     """Embeddings of a model of pastpy's."""
     inputs = _inputs.gather(data, model, options)
     mode = options.mode or model.mode
-    n, dim = inputs.table.n_obs, model.config.embedding_dim
-    image = expression = np.full((n, dim), np.nan, dtype=np.float32)
-    joint = None
+    dim = model.config.embedding_dim
+    image: np.ndarray | None = None
+    expression: np.ndarray | None = None
+    joint: np.ndarray | None = None
     spatial_um = _inputs.spatial_of(inputs.images)
     if inputs.expression is not None:
         expression = _expression_embedding(model, inputs.expression)
@@ -212,6 +213,11 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
         )  # fmt: skip
     # the run adds to what is known of the images
     facts = {**_inputs.model_facts(model), "mode": mode, **_inputs.image_facts(inputs.images)}
+    # only now: of a million cells the rows of NaN would fill 256 MB while the image is worked
+    image, expression = (
+        np.full((inputs.table.n_obs, dim), np.nan, dtype=np.float32) if part is None else part
+        for part in (image, expression)
+    )
     return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
 
 
