@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,6 @@ def test_sixty_four_real_pairs_are_told_apart(pairs):
 
     with torch.no_grad():
         untrained = recall(*embed())
-    start = time.process_time()
     for _ in range(300):
         loss = info_nce(*embed(), model.logit_scale.exp())
         optimizer.zero_grad()
@@ -71,7 +69,7 @@ def test_sixty_four_real_pairs_are_told_apart(pairs):
         optimizer.step()
         if loss < 0.05:
             break
-    assert time.process_time() - start < 60
+    assert loss < 0.05, "within 300 steps"
     with torch.no_grad():
         assert recall(*embed()) == 1.0
     assert untrained < 0.2
