@@ -38,6 +38,8 @@ _MAX_LANES = 8
 _GPU_LANES = 2
 #: Fields read ahead; bounds memory together with the lanes.
 _READ_AHEAD = 2
+#: After so many fields, what threads have freed is given back: on a large slide their heaps would go on growing.
+_TRIM_FIELDS = 8
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,9 @@ def run_step(
             closing(_results(job, [fields[i] for i in todo], shapes, workers)) as results,
             Progress(total, len(fields), finished=before, show=progress) as bar,
         ):
-            for i, (units, outputs), decoded in results:
+            for n_done, (i, (units, outputs), decoded) in enumerate(results, start=1):
+                if n_done % _TRIM_FIELDS == 0:
+                    return_freed_memory()
                 sink.write(todo[i], units, outputs)
                 chunks, cells = decoded, cells + len(fields[todo[i]].units)
                 bar.advance(len(fields[todo[i]].units))
