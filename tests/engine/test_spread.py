@@ -142,7 +142,7 @@ def test_workers_read_the_same_overview(client, monkeypatch):
     asked = {"mpp": 1.0, "target_mpp": 2.0, "name": "he"}
     here = _overview.read_overview([lazy], **asked)
     with Workers(client) as workers, monkeypatch.context() as patch:
-        patch.setattr(_overview, "_read_here", None)
+        patch.setattr(_overview, "whole_fields", None)
         there = _overview.read_overview([lazy], **asked, workers=workers)
     assert here.rgb.shape == (150, 210, 3) and here.rgb.tobytes() == there.rgb.tobytes()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,10 +12,12 @@ from pastpy.engine.chunks import ChunkedLevel, DecodedChunks, Recall
 from pastpy.engine.read import FieldPixels
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pastpy.engine.plan import Field
     from pastpy.engine.read import FieldReader
 
-__all__ = ["Prefetch"]
+__all__ = ["Prefetch", "whole_fields"]
 
 #: Threads that decode chunks; decoders release the interpreter.
 _DECODE_THREADS = 4
@@ -58,3 +60,10 @@ class Prefetch:
     ) -> None:
         self._read.shutdown(cancel_futures=True)
         self._decode.shutdown(cancel_futures=True)
+
+
+def whole_fields(reader: FieldReader, fields: Sequence[Field], recall: Recall | None = None) -> Generator[np.ndarray]:
+    """All pixels of each field in order, (3, height, width), as :meth:`FieldPixels.whole` gives them."""
+    with Prefetch(reader, fields, recall) as prefetch:
+        for i in range(len(fields)):
+            yield prefetch.start(i).result().whole()

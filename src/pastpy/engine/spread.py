@@ -13,7 +13,7 @@ from uuid import uuid4
 from pastpy.engine.chunks import CHUNK_BYTES
 from pastpy.engine.device import resolve_device
 from pastpy.engine.memory import keep_freed_memory
-from pastpy.engine.prefetch import Prefetch
+from pastpy.engine.prefetch import whole_fields
 from pastpy.engine.recent import RecentChunks
 
 if TYPE_CHECKING:
@@ -206,8 +206,7 @@ def _work(job: Job, image: str, fields: Sequence[Field], shapes: Sequence[UnitSh
 
 def _read(reader: FieldReader, image: str, fields: Sequence[Field]) -> list[np.ndarray]:
     """Read some fields on a worker."""
-    with Prefetch(reader, fields, partial(_recent.get, image)) as prefetch:
-        return [prefetch.start(i).result().whole() for i in range(len(fields))]
+    return list(whole_fields(reader, fields, partial(_recent.get, image)))
 
 
 def _forget(image: str) -> None:

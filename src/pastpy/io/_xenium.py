@@ -109,14 +109,14 @@ def read_xenium(
         # label images are not read, and the table is made to annotate the outlines below
         warnings.filterwarnings("ignore", message="The table is annotating 'cell_labels'")
         sdata = xenium(folder, **options)
+    parameters = {"morphology_mpp": pixel_um}
     if "table" in sdata.tables:
-        record(sdata.tables["table"], "read_xenium", {"morphology_mpp": pixel_um})
+        record(sdata.tables["table"], "read_xenium", parameters)
     if "table" in sdata.tables and "cell_boundaries" in sdata.shapes:
         annotate(sdata, "table", "cell_boundaries", "cell_id")
     for name in [n for n in sdata.images if n.startswith("morphology")]:
         set_mpp(sdata, name, pixel_um)
     if he is not None:
-        parameters = {"morphology_mpp": pixel_um}
         add_he(
             sdata, he, image_key, pixel_um=pixel_um, table_key="table", function="read_xenium", parameters=parameters
         )  # fmt: skip

@@ -68,8 +68,7 @@ class GeneVocabulary:
         row = np.full(len(names), -1, dtype=np.int64)
         match, candidates = [UNKNOWN] * len(names), [""] * len(names)
         for i, name in enumerate(names):
-            versioned = _VERSION.fullmatch(name.strip())
-            plain = versioned[1].upper() if versioned else name.strip()
+            plain = _plain(name)
             for kind in MATCHES:
                 found = self._rows[kind].get(plain.upper() if kind == "case" else plain)
                 if found is None:
@@ -84,7 +83,13 @@ class GeneVocabulary:
     def n_known(self, names: Iterable[str]) -> int:
         """How many names are current symbols or Ensembl ids."""
         known = self._rows["symbol"].keys() | self._rows["ensembl_id"].keys()
-        return sum((_VERSION.sub(r"\1", name).upper() if _VERSION.fullmatch(name) else name) in known for name in names)
+        return sum(_plain(name) in known for name in names)
+
+
+def _plain(name: str) -> str:
+    """A name without spaces around it; an Ensembl id in capitals, without version and ``_PAR_Y``."""
+    versioned = _VERSION.fullmatch(name.strip())
+    return versioned[1].upper() if versioned else name.strip()
 
 
 def _index(names: Iterable[Iterable[str]]) -> dict[str, tuple[int, ...]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pastpy.engine.plan import Field
-from pastpy.engine.prefetch import Prefetch
+from pastpy.engine.prefetch import whole_fields
 from pastpy.engine.read import FieldReader, as_unit
 
 if TYPE_CHECKING:
@@ -119,13 +118,7 @@ def _read(
     reader: FieldReader, fields: Sequence[Field], workers: Workers | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Position and pixels of rectangles, uint8 (height, width, 3), each chunk decoded once; workers in no order."""
-    with closing(_read_here(reader, fields) if workers is None else workers.pixels(reader, fields)) as found:
-        for i, pixels in found:
-            unit = as_unit(pixels, reader.name)
-            yield i, np.rint(np.clip(unit, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
-
-
-def _read_here(reader: FieldReader, fields: Sequence[Field]) -> Generator[tuple[int, np.ndarray]]:
-    with Prefetch(reader, fields) as prefetch:
-        for i in range(len(fields)):
-            yield i, prefetch.start(i).result().whole()
+    found = enumerate(whole_fields(reader, fields)) if workers is None else workers.pixels(reader, fields)
+    for i, pixels in found:
+        unit = as_unit(pixels, reader.name)
+        yield i, np.rint(np.clip(unit, 0, 1).transpose(1, 2, 0) * 255).astype(np.uint8)
