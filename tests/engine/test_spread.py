@@ -73,7 +73,7 @@ def test_rows_from_workers_are_resumed(toy_sdata, tiny_model, client, tmp_path):
 
 @given(st.integers(0, 400), st.lists(st.sampled_from("abc"), min_size=1))
 def test_every_field_is_given_out_once_and_a_single_one_last(n_fields, asking):
-    stretches, parts = Stretches(n_fields), []
+    stretches, parts = Stretches(n_fields, ["a", "b"]), []
     while any(given := [stretches.take(worker) for worker in asking]):
         parts += [part for part in given if part]
     assert sorted(i for part in parts for i in part) == list(range(n_fields))
@@ -81,11 +81,18 @@ def test_every_field_is_given_out_once_and_a_single_one_last(n_fields, asking):
 
 
 def test_a_worker_keeps_to_its_neighbourhood():
-    stretches = Stretches(64)
-    first = {worker: stretches.take(worker) for worker in "ab"}
-    after = {worker: stretches.take(worker) for worker in "ab"}
-    assert all(first[worker].stop == after[worker].start for worker in "ab")
-    assert first["b"].start == 34, "half of what the first had left"
+    stretches = Stretches(64, ["a", "b"])
+    first = {worker: stretches.take(worker) for worker in "abc"}
+    after = {worker: stretches.take(worker) for worker in "abc"}
+    assert all(first[worker].stop == after[worker].start for worker in "abc")
+    assert first["b"].start == 32, "as much for each that is there at the start"
+    assert first["c"].start == 18, "half of what the first had left for one that comes later"
+
+
+def test_few_fields_are_shared_out_evenly():
+    stretches = Stretches(9, ["a", "b"])
+    parts = {worker: [*stretches.take(worker), *stretches.take(worker)] for worker in "ab"}
+    assert [len(part) for part in parts.values()] == [3, 4]
 
 
 class Corners:

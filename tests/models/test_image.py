@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from pastpy.models import PASTConfig
-from pastpy.models.image import ImageEncoder
+from pastpy.models.image import ImageEncoder, in_strips, widest_and_rest
 from pastpy.models.imagenet import load_imagenet_backbone, load_imagenet_lite0
 
 
@@ -94,6 +94,27 @@ def test_tokens_do_not_depend_on_the_field(encoder, pixels):
     margin = encoder.halo // encoder.stride
     inner = (slice(None), slice(None), slice(margin, -margin), slice(margin, -margin))
     torch.testing.assert_close(part[inner], whole[:, :, 8:, 6:28][inner], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 4])
+@pytest.mark.parametrize(
+    ("batch", "height", "width", "strip_px"), [(1, 256, 256, 64 * 256), (3, 160, 96, 1), (2, 64, 64, 10**6)]
+)
+def test_strips_give_what_the_whole_gives(pixels, stage, batch, height, width, strip_px):
+    """Strips of one row of tokens, of a few, and one that holds everything."""
+    encoder = ImageEncoder(PASTConfig(name="test", backbone_stage=stage)).eval()
+    load_imagenet_backbone(encoder, stage)
+    x = pixels[:, :, :height, :width].repeat(batch, 1, 1, 1)
+    wide, rest = widest_and_rest(encoder.network)
+    with torch.inference_mode():
+        torch.testing.assert_close(rest(in_strips(wide, x, strip_px)), encoder.network(x), atol=1e-5, rtol=1e-5)
+
+
+def test_a_height_that_is_padded_is_not_divided(encoder):
+    """TensorFlow's padding of 301 rows starts at another place than that of a strip's 264."""
+    x = torch.rand(1, 3, 301, 640)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoder(x), encoder.network(x), atol=0, rtol=0)
 
 
 def test_unknown_stage_is_refused():

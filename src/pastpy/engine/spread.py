@@ -115,8 +115,8 @@ class Workers:
 
         Workers that join meanwhile are given work too; that of one that is lost goes to another.
         """
-        stretches, given = Stretches(n), {}
         self._client.wait_for_workers(1)
+        stretches, given = Stretches(n, list(self._client.nthreads())), {}
         what = self._client.scatter(what, broadcast=True, hash=False)
         under_way = self._as_completed()
 
@@ -162,17 +162,19 @@ class Stretches:
     ----------
     n
         How many positions.
+    workers
+        Who is there at the start, one or more; each has as much. Others may come.
 
     Examples
     --------
-    >>> stretches = Stretches(10)
-    >>> [list(stretches.take(worker)) for worker in "ababab"]
-    [[0, 1, 2, 3], [7, 8], [4, 5], [9], [6], []]
+    >>> stretches = Stretches(10, ["a", "b"])
+    >>> [list(stretches.take(worker)) for worker in "abacbab"]
+    [[0, 1, 2], [5, 6, 7], [3], [9], [8], [4], []]
     """
 
-    def __init__(self, n: int) -> None:
-        # of nobody yet
-        self._left: dict[str | None, range] = {None: range(n)}
+    def __init__(self, n: int, workers: Sequence[str]) -> None:
+        k = len(workers)
+        self._left = {worker: range(n * i // k, n * (i + 1) // k) for i, worker in enumerate(workers)}
 
     def take(self, worker: str) -> range:
         """The worker's next positions, several while its stretch is long; none when all are given out."""
@@ -180,7 +182,7 @@ class Stretches:
         if not own:
             longest = max(self._left, key=lambda other: len(self._left[other]))
             whole = self._left[longest]
-            kept = 0 if longest is None else len(whole) // 2
+            kept = len(whole) // 2
             self._left[longest], own = whole[:kept], whole[kept:]
         size = min(_FIELDS, -(-len(own) // _SHARE))
         self._left[worker] = own[size:]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageEncoder"]
 
+#: Pixels of a strip on a CPU: half of a tile of 512 px.
+STRIP_PX = 512 * 256
+
 
 class ImageEncoder(nn.Module):
     """Turns pixels into a grid of tokens.
@@ -56,7 +59,12 @@ class ImageEncoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode normalised pixels, float32 (b, 3, h, w), as (b, channels, h/stride, w/stride)."""
-        return self.network(pixels)
+        # a size that "same" padding rounds up would be padded otherwise in a strip than in the whole
+        divisible = pixels.shape[2] % self.stride == 0
+        if pixels.device.type != "cpu" or torch.compiler.is_compiling() or not divisible:
+            return self.network(pixels)
+        wide, rest = widest_and_rest(self.network)
+        return rest(in_strips(wide, pixels))
 
     def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode RGB pixels in [0, 1], float32 (b, 3, h, w)."""
@@ -80,6 +88,47 @@ def cut_and_folded(full: Any, stage: int) -> nn.Sequential:
                 # timm's batch norms carry the activation
                 setattr(module, name, getattr(child, "act", nn.Identity()))
     return network.to(memory_format=torch.channels_last)
+
+
+def widest_and_rest(network: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
+    """An EfficientNet's layers up to the first block of its second stage, and those after.
+
+    That block spreads the second finest grid over six times the channels: no other activation is nearly as large.
+    """
+    first, later = network[:3], list(network[3:])
+    if not later:
+        return first, nn.Sequential()
+    widest, *second = later[0].children()
+    return nn.Sequential(*first, widest), nn.Sequential(*second, *later[1:])
+
+
+def in_strips(layers: nn.Sequential, pixels: torch.Tensor, strip_px: int = STRIP_PX) -> torch.Tensor:
+    """What ``layers`` make of the pixels, computed in horizontal strips that overlap by what the layers see.
+
+    On a CPU their largest activations then stay small enough for an allocator to keep, and put less load on the memory
+    that other threads use. Results are the same.
+
+    Parameters
+    ----------
+    layers
+        Convolutions, whose strides divide the height of the pixels.
+    pixels
+        float32 (b, 3, h, w).
+    strip_px
+        Most pixels of a strip, without its overlap.
+    """
+    stride, _, margin = _geometry(layers)
+    batch, _, height, width = pixels.shape
+    rows = max(strip_px // (batch * width), margin) // stride * stride
+    if rows >= height:
+        return layers(pixels)
+    parts = []
+    for start in range(0, height, rows):
+        end = min(start + rows, height)
+        above, below = max(start - margin, 0), min(end + margin, height)
+        found = layers(pixels[:, :, above:below])
+        parts.append(found[:, :, (start - above) // stride : (end - above) // stride])
+    return torch.cat(parts, dim=2)
 
 
 def _feature_index(full: Any, stage: int) -> int:
