@@ -90,7 +90,7 @@ def test_several_slides(store, model, tmp_path, capsys):
     assert main(arguments) == 2
     assert "2 of 4 results exist" in capsys.readouterr().err
     assert main([*arguments[:2], *arguments[5:], "--resume", str(resume)]) == 0
-    assert capsys.readouterr().out.splitlines() == ["0 of 0 slides done"]
+    assert capsys.readouterr().out.splitlines() == ["1 of 1 slides were done before"]
     assert main(["embed", str(good), str(good), "--out", str(tmp_path / "new"), "--model", model]) == 2
     assert "stands more than once" in capsys.readouterr().err
 
@@ -100,6 +100,27 @@ def test_one_slide_into_a_folder(store, model, tmp_path):
     arguments = ["impute", str(store("a.zarr")), "--out", str(tmp_path / "results"), "--model", model]
     assert main([*arguments, "--genes", "ERBB2"]) == 0
     assert "past_expression" in spatialdata.read_zarr(tmp_path / "results" / "a.zarr")["cells"].obsm
+
+
+def test_warnings_and_errors_speak_of_options(store, model, tmp_path, capsys):
+    arguments = ["impute", str(store("a.zarr")), "--out", str(tmp_path / "o.zarr"), "--model", model]
+    assert main([*arguments, "--genes", "NOSUCH,HER2"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert "pastpy impute: warning: 1 of 2 genes go by another name in 'tiny': HER2 as ERBB2" in said
+    assert any(line.startswith("pastpy impute: warning: 1 of 2 genes are not in the vocabulary") for line in said)
+    frame = spatialdata.read_zarr(tmp_path / "o.zarr")["cells"].obsm["past_expression"]
+    assert np.isfinite(frame["HER2"]).all() and frame["NOSUCH"].isna().all()
+    unknown = ["impute", str(store("b.zarr", mpp=None)), "--out", str(tmp_path / "p.zarr"), "--model", model]
+    assert "pass --mpp (" in refused(unknown, tmp_path / "p.zarr", capsys)
+    assert "knows none of the genes ['NOSUCH']" in refused([*unknown, "--genes", "NOSUCH"], tmp_path / "p.zarr", capsys)
+
+
+def test_several_markers(store, model, tmp_path, capsys):
+    out = tmp_path / "s.zarr"
+    assert main(["stain", str(store()), "--out", str(out), "--model", model, "--marker", "HER2, KRT8"]) == 0
+    said = capsys.readouterr().out
+    assert "HER2, research use only: not measured on another patient" in said and "KRT8, research use only" in said
+    assert {"virtual_stain_HER2", "virtual_stain_KRT8"} <= set(spatialdata.read_zarr(out).images)
 
 
 def refused(arguments: list[str], out, capsys) -> str:

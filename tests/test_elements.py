@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -18,6 +20,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Identity, Scale
 from tests.transformations import FACTOR, affine, chains, matrix
 
+import pastpy as past
 from pastpy import _elements
 
 SIZE = 16
@@ -214,6 +217,68 @@ def test_images_that_pastpy_wrote_are_skipped_but_can_be_named(toy_sdata):
     assert _elements.resolve_image(sdata) == "he"
     assert _elements.resolve_image(sdata, "virtual_stain") == "virtual_stain"
     assert _elements.resolve_mpp(sdata, "he") == 0.5  # recording keeps what was there
+
+
+def test_a_thumbnail_is_not_the_slide(toy_sdata):
+    """What wsidata attaches: a thumbnail by default, the slide if it is asked to."""
+    from spatialdata.models import Image2DModel
+
+    sdata = toy_sdata(size=96, n_cells=4, mpp=None)
+    sdata.attrs["slide_properties"] = {"shape": [96, 96], "mpp": 0.25}
+    sdata.images["wsi_thumbnail"] = Image2DModel.parse(np.zeros((3, 24, 24), dtype=np.uint8))
+    assert _elements.resolve_image(sdata) == "he"
+    assert _elements.resolve_mpp(sdata, "he") == 0.25
+    del sdata.images["he"]
+    with pytest.raises(KeyError, match=r"not among the images \['wsi_thumbnail'\].*attach_images=True"):
+        _elements.resolve_image(sdata)
+    sdata.images["part"] = Image2DModel.parse(np.zeros((3, 24, 70), dtype=np.uint8))
+    assert _elements.resolve_image(sdata) == "part"
+
+
+def test_an_image_of_several_planes(toy_sdata):
+    from spatialdata.models import Image3DModel
+
+    sdata = toy_sdata(size=96, n_cells=4)
+    sdata.images["stack"] = Image3DModel.parse(np.zeros((3, 2, 8, 8), dtype=np.uint8))
+    with pytest.raises(ValueError, match="image 'stack' has 2 planes along z"):
+        _elements.image_levels(sdata, "stack")
+
+
+def test_a_table_of_labels_is_told_how_to_get_shapes(toy_sdata):
+    """The advice, taken word for word, works."""
+    from spatialdata.models import Labels2DModel
+
+    sdata = toy_sdata(size=96, n_cells=4)
+    labels = np.zeros((96, 96), dtype=int)
+    for i, name in enumerate(sdata["cells"].obs["cell_id"]):
+        labels[8 * i + 4 : 8 * i + 10, 40:50] = name
+    sdata.labels["mask"] = Labels2DModel.parse(labels)
+    del sdata.shapes["nuclei"]
+    table = sdata["cells"]
+    table.obs["region"] = pd.Categorical(["mask"] * 4)
+    sdata.set_table_annotates_spatialelement("cells", region="mask")
+    with pytest.raises(KeyError, match=r"annotates the labels \['mask'\].*read_labels"):
+        _elements.resolve_shapes(sdata, table_key="cells")
+    past.io.read_labels(sdata, "mask", key_added="nuclei", table_key_added=None)
+    table.obs["region"] = pd.Categorical(["nuclei"] * 4)
+    sdata.set_table_annotates_spatialelement("cells", region="nuclei")
+    assert _elements.resolve_shapes(sdata, table_key="cells") == "nuclei"
+
+
+def test_another_mpp_than_the_stored_is_taken_with_a_warning(toy_sdata):
+    sdata = toy_sdata(size=96, n_cells=4, mpp=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _elements.resolve_mpp(sdata, "he", 0.52) == 0.52
+    with pytest.warns(UserWarning, match="mpp=1 is 2 times what is stored of image 'he', 0.5 µm/px"):
+        assert _elements.resolve_mpp(sdata, "he", 1.0) == 1.0
+
+
+def test_no_table(toy_sdata):
+    sdata = toy_sdata(size=96, n_cells=4)
+    del sdata.tables["cells"]
+    with pytest.raises(KeyError, match="no table; find its cells with pastpy.pp.segment_nuclei"):
+        _elements.resolve_table(sdata)
 
 
 def test_tables(toy_sdata):

@@ -207,9 +207,8 @@ def draw(sdata: SpatialData, scores: dict[str, Any], patients: pd.DataFrame, out
     _save(figure, out / PICTURES[0])
     ax = pl.expression_vs_measured(scores["predicted"], scores["measured"], show=False)
     ax.set_title(
-        f"same patient, validation section: mean r = {scores['mean_r']:.2f} "
-        f"({scores['n_genes']} genes, {scores['n_spots']} spots)\nwith the cells' images shuffled: "
-        f"{scores['mean_r_shuffled']:.2f}"
+        f"same patient, validation section: mean r = {scores['mean_r']:.2f}\n({scores['n_genes']} genes, "
+        f"{scores['n_spots']} spots; with the cells' images shuffled {scores['mean_r_shuffled']:.2f})"
     )
     _save(ax.figure, out / PICTURES[1])
     _save(pl.virtual_stain(sdata, crop=window, show=False), out / PICTURES[2])
@@ -218,6 +217,7 @@ def draw(sdata: SpatialData, scores: dict[str, Any], patients: pd.DataFrame, out
         patients, duration_col=f"{_keys.SIMULATED}_months", event_col=f"{_keys.SIMULATED}_event", groups="risk",
         show=False,
     )  # fmt: skip
+    ax.set_title(f"{ax.get_title()}\nrisk by a Cox model fitted to these same patients")
     _save(ax.figure, out / PICTURES[4])
 
 

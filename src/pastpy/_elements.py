@@ -15,6 +15,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._cell_elements import finest, levels_of
+from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,6 +46,10 @@ __all__ = [
 
 #: Pixels per unit of an element, between which any units lie: nanometres on coarse images to metres on fine ones.
 _SCALE = (1e-9, 1e9)
+#: µm per pixel that differ by this factor are not the same one, rounded.
+_OTHER_MPP = 1.1
+#: How many times smaller than the slide a thumbnail is at least, and how far rounding moves its proportions.
+_THUMBNAIL, _SAME_SHAPE = 1.5, 0.03
 
 
 def require_spatialdata(data: object) -> SpatialData:
@@ -107,7 +112,7 @@ def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterab
 
 
 def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
-    """Name of the image to use: ``image_key``, else the only image that pastpy did not write.
+    """Name of the image to use: ``image_key``, else the only one that pastpy did not write and that is no thumbnail.
 
     Raises
     ------
@@ -115,7 +120,13 @@ def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
         If there is no such image, or more than one to choose from; the message names the candidates.
     """
     added = set(past_attrs(sdata).get(_keys.ADDED, []))
-    return _choose("image", image_key, sdata.images, [n for n in sdata.images if n not in added], "image_key")
+    candidates = [n for n in sdata.images if n not in added and not _is_thumbnail(sdata, n)]
+    if image_key is None and not candidates and _wsidata_slide(sdata):
+        raise KeyError(
+            f"this slide's pixels are not among the images {list(sdata.images) or '(none)'}; open it with "
+            "wsidata.open_wsi(path, attach_images=True), or with pastpy.io.read_wsi(path)"
+        )
+    return _choose("image", image_key, sdata.images, candidates, "image_key")
 
 
 def resolve_table(sdata: SpatialData, table_key: str | None = None) -> str:
@@ -126,6 +137,11 @@ def resolve_table(sdata: SpatialData, table_key: str | None = None) -> str:
     KeyError
         If there is no such table, or more than one to choose from; the message names the candidates.
     """
+    if not sdata.tables:
+        raise KeyError(
+            "this object has no table; find its cells with pastpy.pp.segment_nuclei(sdata), or add a table whose rows "
+            "annotate shapes"
+        )
     added = set(past_attrs(sdata).get(_keys.ADDED, []))
     candidates = [_keys.CELLS] if _keys.CELLS in sdata.tables else [n for n in sdata.tables if n not in added]
     return _choose("table", table_key, sdata.tables, candidates, "table_key")
@@ -169,6 +185,14 @@ def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_k
             f"table {table_key!r} annotates no element, so its rows have no place on the image; "
             "link it with spatialdata.models.TableModel.parse(table, region=…, region_key=…, instance_key=…)"
         )
+    labels = [region for region in regions if region in sdata.labels]
+    if labels and not any(region in sdata.shapes for region in regions):
+        raise KeyError(
+            f"table {table_key!r} annotates the labels {labels}, and cells are taken from shapes; make shapes of the "
+            f"same ids with pastpy.io.read_labels(sdata, {labels[0]!r}, key_added='nuclei', table_key_added=None), and "
+            "let the table annotate these: write their name into the column of its region, then "
+            f"sdata.set_table_annotates_spatialelement({table_key!r}, region='nuclei')"
+        )
     if shapes_key is not None and shapes_key in sdata.shapes and shapes_key not in regions:
         raise KeyError(f"table {table_key!r} annotates {regions or 'no element'}, not the shapes {shapes_key!r}")
     return _choose(
@@ -204,12 +228,23 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
     ------
     ValueError
         If neither is there, or the value is not a positive number.
+
+    Warns
+    -----
+    UserWarning
+        If what is given is more than 10 % off what is stored.
     """
-    if mpp is not None:
-        return check_mpp(mpp)
     stored = past_attrs(sdata).get(_keys.MPP, {}).get(image_key)
     if stored is None:
         stored = _wsidata_mpp(sdata, image_key)
+    if mpp is not None:
+        given = check_mpp(mpp)
+        if stored is not None and not 1 / _OTHER_MPP < given / check_mpp(stored) < _OTHER_MPP:
+            warn_user(
+                f"mpp={given:g} is {given / stored:.2g} times what is stored of image {image_key!r}, {stored:g} µm/px; "
+                "the argument is taken, and lengths are wrong by this factor if it should not be"
+            )
+        return given
     if stored is None:
         raise ValueError(
             f"µm/px of image {image_key!r} is unknown; pass mpp= (µm per level-0 pixel), or store it once with "
@@ -218,22 +253,46 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
     return check_mpp(stored, f"sdata.attrs['past']['mpp'][{image_key!r}]")
 
 
+def _wsidata_slide(sdata: SpatialData) -> dict[str, Any]:
+    """What wsidata noted of its slide; empty where it did not read the object."""
+    noted = sdata.attrs.get("slide_properties")
+    return noted if isinstance(noted, dict) else {}
+
+
 def _wsidata_mpp(sdata: SpatialData, image_key: str) -> float | None:
     """What wsidata noted of its slide, if this image is the slide and not a thumbnail of it."""
-    noted = sdata.attrs.get("slide_properties")
-    if not isinstance(noted, dict) or image_key not in sdata.images:
+    noted = _wsidata_slide(sdata)
+    if not noted or image_key not in sdata.images:
         return None
     sizes = image_levels(sdata, image_key)[0].sizes
     return noted.get("mpp") if list(noted.get("shape") or []) == [sizes["y"], sizes["x"]] else None
+
+
+def _is_thumbnail(sdata: SpatialData, image_key: str) -> bool:
+    """Whether an image is the slide that wsidata read, at a fraction of its size."""
+    shape = list(_wsidata_slide(sdata).get("shape") or [])
+    if len(shape) != 2:
+        return False
+    sizes = finest(sdata.images[image_key]).sizes
+    down, across = shape[0] / sizes["y"], shape[1] / sizes["x"]
+    # a part that was cut out of the slide has proportions of its own
+    return down > _THUMBNAIL and abs(down / across - 1) < _SAME_SHAPE
 
 
 def image_levels(sdata: SpatialData, image_key: str) -> list[DataArray]:
     """Pyramid levels of an image as lazy (c, y, x) arrays, level 0 first.
 
     Where an image lies is told by its transformations alone, as SpatialData stores it: one that was sliced with xarray
-    begins at its own first pixel, whatever its coordinates say. Cut with ``spatialdata.bounding_box_query`` instead.
+    begins at its own first pixel, whatever its coordinates say. Cut with ``spatialdata.bounding_box_query`` at whole
+    pixels instead: between pixels, it notes a corner that is up to one off.
     """
-    return [level.transpose("c", "y", "x") for level in levels_of(sdata.images[image_key])]
+    levels = levels_of(sdata.images[image_key])
+    if "z" in levels[0].dims:
+        raise ValueError(
+            f"image {image_key!r} has {levels[0].sizes['z']} planes along z; an H&E has one: add that plane as a 2-D "
+            "image with spatialdata.models.Image2DModel"
+        )
+    return [level.transpose("c", "y", "x") for level in levels]
 
 
 def level_affine(sdata: SpatialData, image_key: str, level: int = 0, *, mpp: float | None = None) -> np.ndarray:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +28,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 with one line on standard error for bad input, or if a slide failed."""
     args = _parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        with _warnings_as_lines(args):
+            return args.run(args) or 0
     except _BAD_INPUT as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"pastpy {args.command}: error: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"pastpy {args.command}: error: {_as_options(args, message)}", file=sys.stderr)
         return 2
+
+
+@contextmanager
+def _warnings_as_lines(args: argparse.Namespace) -> Iterator[None]:
+    """Print warnings as errors are printed, without a line of source code that no user of a command knows."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(
+            f"pastpy {args.command}: warning: {_as_options(args, message)}", file=sys.stderr
+        )
+        yield
+
+
+def _as_options(args: argparse.Namespace, message: object) -> str:
+    """A message in one line, in which arguments of the functions are called what the command calls them."""
+    names = "|".join(name for name in vars(args) if name not in ("run", "command"))
+    line = " ".join(str(message).split())
+    return re.sub(rf"\b({names})= ?", lambda found: f"--{found[1].replace('_', '-')} ", line)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--uncertainty", action="store_true", help="also store the predictive sd and interval")
             command.add_argument("--table-added", help="write the prediction to a table of this name")
         if name == "stain":
-            command.add_argument("--marker", required=True, help="marker or gene symbol, e.g. HER2")
+            command.add_argument(
+                "--marker", required=True, help="markers or gene symbols, separated by commas, e.g. HER2,Ki-67"
+            )
 
     pretrain = commands.add_parser("pretrain", help="train a model from a configuration")
     pretrain.add_argument("config", help="configuration file, or the name of a bundled one, e.g. past-mini")
@@ -158,11 +181,15 @@ def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | Non
     from pastpy.tl._slides import report, work_through
 
     places = _places(args)
+    done = len(args.slides) - len(places)
+    if done:
+        print(f"{done} of {len(args.slides)} slides were done before")
     outcomes = work_through(
         {str(slide): (slide, *place) for slide, place in places.items()},
         lambda item: _on_slide(args, *item, work),
     )
-    print(report(outcomes))
+    if outcomes:
+        print(report(outcomes))
     return 2 if any(outcome.error is not None for outcome in outcomes) else 0
 
 
@@ -220,10 +247,13 @@ def _embed(args: argparse.Namespace) -> int:
 
 def _impute(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy.tl._impute_expression import names_in_model
     from pastpy.tl._inputs import load_past
 
     model = load_past(args.model, args.device)
     genes = None if args.genes is None else [g.strip() for g in args.genes.split(",")]
+    if genes and not names_in_model(model, genes):
+        raise KeyError(f"model {model.config.name!r} knows none of the genes {genes}")
     return _on_slides(
         args,
         lambda sdata, resume: tl.impute_expression(
@@ -235,19 +265,26 @@ def _impute(args: argparse.Namespace) -> int:
 
 def _stain(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy.tl._impute_expression import names_in_model
     from pastpy.tl._inputs import load_past
     from pastpy.tl._markers import resolve_markers
 
-    (marker,) = resolve_markers(args.marker)
+    names = [name.strip() for name in args.marker.split(",")]
+    markers = resolve_markers(names)
     model = load_past(args.model, args.device)
-    genes = [g for g in marker.genes if g in model.gene_index]
-    if not genes:
-        raise KeyError(f"the model knows none of the genes of marker {args.marker!r}")
+    known = {marker.name: list(names_in_model(model, marker.genes)) for marker in markers}
+    without = [name for name, genes in known.items() if not genes]
+    if without:
+        raise KeyError(f"model {model.config.name!r} knows none of the genes of {', '.join(without)}")
+    genes = list(dict.fromkeys(gene for of_marker in known.values() for gene in of_marker))
 
     def work(sdata: SpatialData, resume: Path | None) -> None:
         tl.impute_expression(sdata, model, genes=genes, resume=resume, **_call_options(args))
-        tl.virtual_stain(sdata, args.marker, **_elements_of(args))
-        print(tl.h_score(sdata, args.marker, table_key=args.table_key).to_string())
+        tl.virtual_stain(sdata, names, **_elements_of(args))
+        for name in names:
+            scores = tl.h_score(sdata, name, table_key=args.table_key)
+            shown = scores.drop(columns=["use", "transfer_score", "transfer_statement", "caveats"])
+            print(f"{name}, {scores.attrs['use']}: {scores.attrs['transfer_statement']}\n{shown.round(1).to_string()}")
 
     return _on_slides(args, work)
 

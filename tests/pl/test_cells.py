@@ -103,6 +103,17 @@ def test_bools_are_labels_and_missing_numbers_unknown(sdata):
     assert legend_texts(past.pl.cells(sdata, "score")) == ["unknown"]
 
 
+def test_classes_of_a_stain_are_four_browns(sdata):
+    n = sdata["cells"].n_obs
+    sdata["cells"].obs["past_stain_class_HER2"] = np.r_[np.nan, np.resize([0.0, 3.0], n - 1)].astype(np.float32)
+    ax = past.pl.cells(sdata, "past_stain_class_HER2")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["0", "3+", "unknown"]
+    light, dark = (patch.get_facecolor() for patch in ax.get_legend().get_patches()[:2])
+    assert sum(dark[:3]) < 0.5 * sum(light[:3])
+    with pytest.raises(TypeError, match="color must be one column or gene"):
+        past.pl.cells(sdata, ["ERBB2", "past_stain_class_HER2"])
+
+
 def test_no_colour_draws_outlines(sdata):
     ax = past.pl.cells(sdata, None)
     assert ax.get_title() == "40 cells"

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.colors import to_hex
 
 import pastpy as past
@@ -31,7 +32,7 @@ def test_few_genes_are_points_with_their_r(frames):
     r = [np.corrcoef(predicted[gene], measured[gene])[0, 1] for gene in ("G3", "G20")]
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [f"G3, r = {r[0]:.2f}", f"G20, r = {r[1]:.2f}"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("measured, log1p", "predicted, log1p")
-    assert ax.get_title() == "Predicted against measured, 60 units"
+    assert ax.get_title() == "Predicted against measured, 60 cells or spots"
 
 
 def test_many_genes_are_sorted_bars(frames):
@@ -56,7 +57,15 @@ def test_rows_and_columns_are_matched_by_name(frames):
     other = past.pl.expression_vs_measured(shuffled, measured.assign(other=1.0))
     assert [bar.get_height() for bar in one.patches] == pytest.approx([bar.get_height() for bar in other.patches])
     fewer = past.pl.expression_vs_measured(predicted.iloc[:20], measured)
-    assert "20 units" in fewer.get_title()
+    assert "20 cells or spots" in fewer.get_title()
+
+
+def test_counts_are_warned_of(frames):
+    predicted, measured = frames
+    with pytest.warns(UserWarning, match="whole numbers up to 40, which look like counts"):
+        past.pl.expression_vs_measured(predicted, measured.round().assign(G0=40.0))
+    with pytest.raises(TypeError, match="got AnnData; of an AnnData pass .to_df"):
+        past.pl.expression_vs_measured(AnnData(predicted), measured)
 
 
 def test_genes_without_r_are_counted(frames):

@@ -49,6 +49,34 @@ def test_one_row_a_patient_by_hand(table):
     assert set(out.dtypes) == {np.dtype(float)}
 
 
+def test_a_label_left_out_makes_a_table_for_lifelines():
+    from lifelines import CoxPHFitter
+
+    rng = np.random.default_rng(0)
+    share = rng.uniform(0.1, 0.9, 60)
+    objects = [
+        cells(
+            [f"p{i}"] * 20, ["T cell" if j < round(20 * s) else "tumour" for j in range(20)], {"ERBB2": [0.0] * 20},
+            months=[float(rng.exponential(np.exp(2 - 3 * s)))] * 20, event=[1] * 20,
+        )
+        for i, s in enumerate(share)
+    ]  # fmt: skip
+    out = aggregate_patients(
+        objects, patient_key="patient_id", label_key="label", reference_label="tumour", expression_key=None,
+        outcome_columns=["months", "event"],
+    )  # fmt: skip
+    assert list(out) == ["n_cells", "fraction_T cell", "months", "event"]
+    fitter = CoxPHFitter().fit(out.drop(columns="n_cells"), "months", "event")
+    assert 1.5 < fitter.params_["fraction_T cell"] < 4.5
+
+
+def test_a_reference_label_must_be_one(table):
+    with pytest.raises(ValueError, match=r"reference_label='B cell' is none of the labels \['T cell', 'tumour'\]"):
+        aggregate_patients(table, patient_key="patient_id", label_key="label", reference_label="B cell")
+    with pytest.raises(ValueError, match="reference_label='B cell' is a label of label_key="):
+        aggregate_patients(table, patient_key="patient_id", reference_label="B cell")
+
+
 def test_a_patient_may_lie_in_several_objects(table):
     from spatialdata import SpatialData
 

@@ -69,6 +69,7 @@ def test_every_row_carries_its_caveats(table):
     assert set(out["transfer_score"]) == {0.31}
     assert set(out["transfer_statement"]) == {"leave one patient out"}
     assert out.attrs["transfer_statement"] == "leave one patient out"
+    assert set(out["caveats"]) == {""}
     del table.uns["past"]
     unknown = h_score(table, "HER2")
     assert np.isnan(unknown.loc["all", "transfer_score"])

@@ -59,6 +59,19 @@ def test_unknown_genes_are_nan(toy_sdata, tiny_model):
     assert np.isfinite(table.obsm["past_expression"]["ERBB2"]).all()
 
 
+def test_other_names_of_known_genes(toy_sdata, tiny_model):
+    with pytest.warns(
+        UserWarning, match="2 of 3 genes go by another name in 'tiny': HER2 as ERBB2, ENSG00000170421.13 as KRT8"
+    ):
+        table = impute(toy_sdata(), tiny_model, genes=["HER2", "ENSG00000170421.13", "ERBB2"], modality="image")
+    frame = table.obsm["past_expression"]
+    assert list(frame.columns) == ["HER2", "ENSG00000170421.13", "ERBB2"]
+    np.testing.assert_array_equal(frame["HER2"], frame["ERBB2"])
+    scores = table.uns["past"]["impute_expression"]["scores"]
+    assert scores["gene_of_model"] == ["ERBB2", "KRT8", "ERBB2"]
+    assert scores["validation_r"][0] == scores["validation_r"][2] and scores["trusted"] == [True] * 3
+
+
 def test_measured_genes_are_used_unless_told_otherwise(toy_sdata, tiny_model):
     sdata = toy_sdata()
     both = impute(sdata, tiny_model, genes=GENES).obsm["past_expression"].copy()

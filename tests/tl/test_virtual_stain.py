@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -422,6 +424,7 @@ def test_provenance_keeps_the_markers_of_earlier_calls():
         "reference": {"gene": ["ERBB2"], "low": [1.0], "high": [3.0]},
         "transfer_score": 0.5,
         "statement": "same patient, validation section",
+        "caveats": [],
         "image": "virtual_stain",
         "thresholds": [0.2, 0.4, 0.6],
     }
@@ -429,6 +432,41 @@ def test_provenance_keeps_the_markers_of_earlier_calls():
     assert prolif["statement"] == "not measured on another patient"
     assert prolif["thresholds"] == [0.1, 0.3, 0.5]
     assert "reference" in sdata.tables["cells"].uns["past"]["impute_expression"]
+
+
+def test_what_may_mislead_is_said_wherever_the_stain_is_used():
+    """A range of predictions, however small, gives a picture with contrast."""
+    from pastpy import pl
+    from pastpy.tl import h_score
+
+    sdata = slide()
+    made = sdata["cells"].uns["past"]["impute_expression"]
+    made["scores"] |= {"gene": ["ERBB2", "MKI67"], "validation_r": [0.1, 0.6], "trusted": [False, True]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        virtual_stain(sdata, "Ki-67", key_added="trusted")
+    made["shift"] = {"share_beyond": 0.8, "limit": 0.2, "percentile": 99.0}
+    untrusted, far = "does not trust its prediction of ERBB2", "80% of the cells look unlike"
+    with pytest.warns(UserWarning, match=f"{untrusted}; {far}"):
+        virtual_stain(sdata, "HER2")
+    assert h_score(sdata, "Ki-67").attrs["caveats"] == ""
+    said = h_score(sdata, "HER2").loc["all", "caveats"]
+    assert untrusted in said and far in said
+    caption = pl.virtual_stain(sdata, show=False).get_supxlabel()
+    assert caption.startswith("Caution: the model's card") and "80% of the cells" in caption.replace("\n", " ")
+
+
+def test_tissue_as_usual_is_no_caveat():
+    sdata = slide()
+    far = {"share_beyond": 0.4, "limit": 0.2, "percentile": 99.0}
+    usual = {"share_beyond": 0.1, "limit": 0.2, "percentile": 99.0}
+    made = sdata["cells"].uns["past"]["impute_expression"]
+    made["regions"] = {"a": {"shift": usual}, "b": {}}
+    virtual_stain(sdata, "HER2")
+    assert sdata["cells"].uns["past"]["virtual_stain"]["markers"]["HER2"]["caveats"] == []
+    made["regions"]["b"]["shift"] = far
+    with pytest.warns(UserWarning, match="40% of the cells"):
+        virtual_stain(sdata, "HER2", overwrite=True)
 
 
 def test_survives_the_disk(tmp_path):
@@ -475,7 +513,7 @@ def snapshot(sdata) -> tuple:
         ({"style": "if"}, ValueError, "style='if' is unknown"),
         ({"expand_um": 0}, ValueError, "expand_um must be positive"),
         ({"thresholds": [0.4, 0.2, 0.6]}, ValueError, "three rising"),
-        ({"markers": "ESR1"}, KeyError, r"\['ESR1'\] not in obsm.*genes=\['ESR1'\]"),
+        ({"markers": "ESR1"}, KeyError, r"\['ESR1'\] not in obsm.*genes=\[\*table.obsm.*, 'ESR1'\]"),
         ({"markers": ["HER2", "CD3"]}, KeyError, "CD3D"),
         ({"expression_key": "other"}, KeyError, "past_expression"),
         ({"image_key": "nope"}, KeyError, r"no image named 'nope'.*'he'"),

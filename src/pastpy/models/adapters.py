@@ -63,8 +63,10 @@ class DenseEncoder(_Normalising):
 
     Examples
     --------
+    >>> from torch import nn
+    >>> import pastpy as past
     >>> network = nn.Conv2d(3, 5, kernel_size=4, stride=4)
-    >>> encoder = DenseEncoder(network, mean=(0.5,) * 3, std=(0.5,) * 3)
+    >>> encoder = past.models.DenseEncoder(network, mean=(0.5,) * 3, std=(0.5,) * 3)
     >>> encoder.stride, encoder.halo, encoder.channels
     (4, 0, 5)
     """

@@ -45,7 +45,8 @@ def create_backbone(name: str, *, options: dict[str, Any] | None = None, allow_d
 
     Examples
     --------
-    >>> type(create_backbone("vit_tiny_patch16_224")).__name__
+    >>> import pastpy as past
+    >>> type(past.models.create_backbone("vit_tiny_patch16_224")).__name__
     'VisionTransformer'
     """
     import timm

@@ -32,7 +32,8 @@ def context_grid(side: int = 3, spacing_um: float = 20.0) -> tuple[Region, ...]:
 
     Examples
     --------
-    >>> len(context_grid(3, 20.0)), context_grid(3, 20.0)[0].offset_um
+    >>> import pastpy as past
+    >>> len(past.models.context_grid(3, 20.0)), past.models.context_grid(3, 20.0)[0].offset_um
     (8, (-20.0, -20.0))
     """
     if side < 3 or side % 2 == 0:

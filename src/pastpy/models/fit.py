@@ -40,9 +40,9 @@ def misfits(
     --------
     >>> import pastpy as past
     >>> model = past.models.load("past-mini")
-    >>> misfits(model, genes=["ERBB2", "KRT8"], mpp=0.5, stain="H&E")
+    >>> past.models.misfits(model, genes=["ERBB2", "KRT8"], mpp=0.5, stain="H&E")
     []
-    >>> misfits(model, mpp=2.0)
+    >>> past.models.misfits(model, mpp=2.0)
     ['the image has 2 µm/px, and the model reads 0.5: three quarters and more of the detail it knows is missing']
     """
     found = [] if genes is None else _gene_misfits(model, [str(g) for g in genes])

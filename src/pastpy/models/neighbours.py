@@ -110,8 +110,9 @@ def nearest_cells(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np
-    >>> index, distance = nearest_cells(np.array([[0.0, 0.0], [3.0, 4.0], [90.0, 0.0]]), 2, 50.0)
+    >>> index, distance = past.models.nearest_cells(np.array([[0.0, 0.0], [3.0, 4.0], [90.0, 0.0]]), 2, 50.0)
     >>> index.tolist(), distance[0].tolist()
     ([[1, -1], [0, -1], [-1, -1]], [5.0, 0.0])
     """

@@ -79,6 +79,7 @@ class PAST(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> import pastpy as past
     >>> model = past.models.load("past-mini")
     >>> model.embed_image(torch.zeros(1, 3, 96, 96)).shape[0]

@@ -45,6 +45,7 @@ class ReleasedConfig:
 
     Examples
     --------
+    >>> from pastpy.models.released import ReleasedConfig
     >>> ReleasedConfig(graph=False).embedding_dim
     256
     """
@@ -230,9 +231,11 @@ class ReleasedPAST(nn.Module):
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import torch
+    >>> from pastpy.models.released import ReleasedConfig
     >>> tiny = ReleasedConfig(graph=False, image_dim=16, image_depth=1, image_heads=2, cell_dim=16, cell_depth=1)
-    >>> ReleasedPAST(tiny).eval().embed_image(torch.zeros(2, 3, 224, 224)).shape
+    >>> past.models.ReleasedPAST(tiny).eval().embed_image(torch.zeros(2, 3, 224, 224)).shape
     torch.Size([2, 256])
     """
 

@@ -116,7 +116,8 @@ def convert_released(path: str | os.PathLike[str], folder: str | os.PathLike[str
 
     Examples
     --------
-    >>> convert_released("checkpoint-context300.pth", "past-released")  # doctest: +SKIP
+    >>> import pastpy as past
+    >>> past.models.convert_released("checkpoint-context300.pth", "past-released")  # doctest: +SKIP
     PosixPath('past-released')
     """
     model, state = _read_release(Path(path))

@@ -222,9 +222,12 @@ def tokenize(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> vocabulary, means = pd.Series({"a": 0, "b": 1, "c": 2}), pd.Series({"a": 10.0, "b": 1.0, "c": 1.0})
-    >>> tokens = tokenize(np.array([[4, 1, 0]]), ["a", "b", "c"], vocabulary=vocabulary, means=means, assay="xenium")
+    >>> counts, genes = np.array([[4, 1, 0]]), ["a", "b", "c"]
+    >>> tokens = past.models.tokenize(counts, genes, vocabulary=vocabulary, means=means, assay="xenium")
     >>> tokens.token_ids[0, :6].tolist()
     [4, 9, 5, 31, 30, 1]
     """

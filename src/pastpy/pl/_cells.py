@@ -93,6 +93,8 @@ def cells(
     ------
     KeyError
         If an element or ``color`` is not there; the message names the candidates.
+    TypeError
+        If ``color`` is a list.
     ValueError
         If the µm/px is unknown or the crop holds nothing of the image.
 

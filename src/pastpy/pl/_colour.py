@@ -23,6 +23,9 @@ __all__ = ["CellColours", "Legend", "UNKNOWN_NAME", "cell_colours"]
 UNKNOWN_NAME = "unknown"
 #: Colour of outlines where nothing colours the cells.
 _OUTLINE = "#1A1A1A"
+#: Classes of a virtual stain as pathologists write them, and the chromogen's brown for each.
+_GRADES = ("0", "1+", "2+", "3+")
+_GRADE_COLOURS = ("#C9D6E8", "#E3B778", "#B06A2C", "#5A2D0C")
 _UNITS = {_keys.AREA_UM2: "nucleus area (µm²)"}
 
 
@@ -69,10 +72,14 @@ def cell_colours(
     from matplotlib.colors import to_rgba
     from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+    if not (color is None or isinstance(color, str)):
+        raise TypeError(f"color must be one column or gene, got {color!r}; call once for each, with ax=")
     if color is None:
         rgba = np.tile(to_rgba(_OUTLINE), (table.n_obs, 1))
         return CellColours(rgba, np.zeros(table.n_obs, dtype=bool), Legend(""))
     values, label = _values(table, color, expression_key)
+    if color.startswith(_keys.Slots().stain_class("")):
+        return _by_label(_grades(values), label, _GRADE_COLOURS)
     if is_numeric_dtype(values) and not is_bool_dtype(values):
         return _by_number(values.to_numpy(dtype=float, na_value=np.nan), label, cmap, vmin, vmax)
     return _by_label(values, label, table.uns.get(f"{color}_colors"))
@@ -98,6 +105,14 @@ def _values(table: AnnData, color: str, expression_key: str) -> tuple[Series, st
     raise KeyError(
         f"{color!r} is no obs column, no gene of obsm[{expression_key!r}] and no gene of X; close or present: {close}"
     )
+
+
+def _grades(classes: Series) -> Series:
+    """Classes 0 to 3 by name; NaN stays unknown."""
+    from pandas import Categorical, Series
+
+    names = classes.map(dict(enumerate(_GRADES)))
+    return Series(Categorical(names, categories=_GRADES), index=classes.index)
 
 
 def _by_number(values: np.ndarray, label: str, cmap: str | None, vmin: float | None, vmax: float | None) -> CellColours:

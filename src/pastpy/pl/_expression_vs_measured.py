@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pastpy._warn import warn_of_counts
 from pastpy.pl._style import finish, new_axes, style
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def expression_vs_measured(
     'measured, log1p'
     """
     predicted, measured = _matched(predicted, measured, genes)
+    warn_of_counts(measured.to_numpy())
     r = _pearson(predicted, measured)
     with style():
         ax = new_axes(ax, (6.0, 4.6))
@@ -79,7 +81,7 @@ def expression_vs_measured(
             _scatter(ax, predicted, measured, r)
         else:
             _bars(ax, r)
-        ax.set_title(f"Predicted against measured, {len(measured):,} units")
+        ax.set_title(f"Predicted against measured, {len(measured):,} cells or spots")
         finish(ax.figure, save, show)
     return ax
 
@@ -91,7 +93,9 @@ def _matched(
 
     for name, frame in (("predicted", predicted), ("measured", measured)):
         if not isinstance(frame, DataFrame):
-            raise TypeError(f"{name} must be a DataFrame (units × genes), got {type(frame).__name__}")
+            raise TypeError(
+                f"{name} must be a DataFrame (units × genes), got {type(frame).__name__}; of an AnnData pass .to_df()"
+            )
         for axis, what in ((frame.index, "unit"), (frame.columns, "gene")):
             if axis.has_duplicates:
                 raise ValueError(f"{name} has {what} {axis[axis.duplicated()][0]!r} more than once")
@@ -151,6 +155,6 @@ def _bars(ax: Axes, r: Series) -> None:
     without = f"; {int(r.isna().sum())} without r" if r.isna().any() else ""
     ax.set_xlabel(f"{len(known):,} genes, sorted{without}")
     ax.set_xticks([])
-    ax.set_ylabel("Pearson r over units")
+    ax.set_ylabel("Pearson r over cells or spots")
     ax.set_xlim(-0.5, len(known) - 0.5)
     ax.set_ylim(min(0.0, float(known.min())) - 0.03, max(1.0, float(known.max())))

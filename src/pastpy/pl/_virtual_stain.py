@@ -60,7 +60,7 @@ def virtual_stain(
     Returns
     -------
     matplotlib.figure.Figure
-        With the words "research use only" and the model's transfer score under the panels.
+        With the words "research use only", the model's transfer score and known caveats under the panels.
 
     Raises
     ------
@@ -127,7 +127,8 @@ def _caption(entry: Mapping[str, Any] | None) -> str:
     score = float(entry["transfer_score"])
     known = f"r = {score:.2f} ({entry['statement']})" if np.isfinite(score) else str(entry["statement"])
     low, high = (float(np.mean(entry["reference"][end])) for end in ("low", "high"))
-    return (
+    caveats = "; ".join(entry.get("caveats", []))
+    return (f"Caution: {caveats}. " if caveats else "") + (
         f"{_keys.RESEARCH_USE.capitalize()}. Brown: predicted {genes} mRNA of each cell, from none at {low:.2f} "
         f"to full at {high:.2f} (log1p); no antibody was used. Predicted against measured: {known}."
     )

@@ -21,6 +21,7 @@ def aggregate_patients(
     *,
     patient_key: str,
     label_key: str | None = None,
+    reference_label: str | None = None,
     genes: Sequence[str] | None = None,
     expression_key: str | None = "past_expression",
     outcome_columns: Sequence[str] = (),
@@ -37,6 +38,9 @@ def aggregate_patients(
         ``obs`` column of the patient.
     label_key
         ``obs`` column of cell labels whose shares are wanted.
+    reference_label
+        Label whose share is left out. All shares sum to 1, so a Cox model, or a regression with an intercept, can tell
+        the effect of each only against one that is not in it.
     genes
         Genes whose mean is wanted; by default all of ``expression_key``.
     expression_key
@@ -54,8 +58,8 @@ def aggregate_patients(
         Index ``patient_key``, sorted; float64 columns:
 
         - ``n_cells``;
-        - ``fraction_<label>``, share among the patient's *labelled* cells (NaN where there are none). They sum to 1, so
-          a regression with an intercept or a Cox model must leave one out;
+        - ``fraction_<label>``, share among the patient's *labelled* cells (NaN where there are none), for every label
+          but ``reference_label``;
         - ``expression_<gene>``, mean over the patient's cells of known expression (log1p scale), NaN where none is;
         - the outcome columns under their own names.
 
@@ -64,7 +68,8 @@ def aggregate_patients(
     KeyError
         If a column, gene or the predicted expression is missing from an object.
     ValueError
-        If a cell has no patient, an outcome differs within a patient or is not a number, or no patient is left.
+        If ``reference_label`` is not among the labels, a cell has no patient, an outcome differs within a patient or is
+        not a number, or no patient is left.
 
     Examples
     --------
@@ -84,6 +89,8 @@ def aggregate_patients(
     objects = [data] if isinstance(data, AnnData) or not isinstance(data, Sequence) else list(data)
     if not objects:
         raise ValueError("no object given; pass at least one SpatialData or AnnData")
+    if reference_label is not None and label_key is None:
+        raise ValueError(f"reference_label={reference_label!r} is a label of label_key=, which is not given")
     if isinstance(genes, str):
         raise TypeError(f"genes must be a list of gene symbols, got the string {genes!r}; use genes=[{genes!r}]")
     if isinstance(outcome_columns, str):
@@ -97,7 +104,7 @@ def aggregate_patients(
     patients = obs[patient_key]
     parts = [patients.groupby(patients).size().rename("n_cells").astype(float)]
     if label_key is not None:
-        parts.append(_fractions(obs[label_key], patients))
+        parts.append(_fractions(obs[label_key], patients, reference_label))
     if expression_key is not None:
         parts.append(_mean_expression(tables, patient_key, expression_key, genes))
     parts += [_constant(obs[column], patients, column) for column in outcome_columns]
@@ -114,13 +121,17 @@ def _check_columns(table: AnnData, columns: Sequence[str], patient_key: str) -> 
         raise ValueError(f"{lost} cells have no patient in obs[{patient_key!r}]; drop them, or name their patient")
 
 
-def _fractions(labels: Series, patients: Series) -> DataFrame:
+def _fractions(labels: Series, patients: Series, reference_label: str | None) -> DataFrame:
     import pandas as pd
 
     counts = pd.crosstab(patients, labels.astype(str).where(labels.notna()))
     counts = counts.reindex(sorted(patients.unique()), fill_value=0)
     total = counts.sum(axis=1)
     shares = counts.div(total.where(total > 0), axis=0)
+    if reference_label is not None:
+        if str(reference_label) not in shares:
+            raise ValueError(f"reference_label={reference_label!r} is none of the labels {list(shares)}")
+        shares = shares.drop(columns=str(reference_label))
     return shares.add_prefix("fraction_").rename_axis(columns=None)
 
 

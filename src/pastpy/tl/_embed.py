@@ -12,8 +12,8 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._provenance import record
+from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _released, _run_image, _slides
-from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
     import torch

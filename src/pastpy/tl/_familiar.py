@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pastpy.tl._warn import warn_user
+from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,10 @@ class FamiliarTissue:
         shifts = [distance_shift(d, reference) for d, reference in zip(distance.T, self.references, strict=True)]
         shift = min(shifts, key=lambda each: each.share_beyond - each.limit)
         if shift.far:
-            warn_user(f"model {self.model!r}, image {image_key!r}: {shift.message}; check what it says here")
+            warn_user(
+                f"model {self.model!r}, image {image_key!r}: {shift.message}; compare its predictions with something "
+                "measured before you use them"
+            )
         return {"share_beyond": shift.share_beyond, "limit": shift.limit, "percentile": shift.percentile}
 
 

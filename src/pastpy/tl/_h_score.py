@@ -52,8 +52,9 @@ def h_score(
     pandas.DataFrame
         A row a group: ``n_cells`` (of known intensity: the denominator), ``n_unknown``, ``pct_0`` … ``pct_3`` (%),
         ``h_score`` (NaN where no cell is known), ``use`` (``"research use only"``), ``transfer_score`` (Pearson r that
-        the model's card states for the marker's genes, NaN where none) and ``transfer_statement`` (what that r was
-        measured on). ``.attrs`` repeats the marker, the use and the statement.
+        the model's card states for the marker's genes, NaN where none), ``transfer_statement`` (what that r was
+        measured on) and ``caveats`` (why the score may mislead, as ``virtual_stain`` warned; empty where nothing is
+        known). ``.attrs`` repeats the marker, the use, the statement and the caveats.
 
     Raises
     ------
@@ -89,11 +90,18 @@ def h_score(
         raise KeyError(f"no obs column {groupby!r}; the table has {list(table.obs.columns)}")
     codes, labels = groups.factorize(sort=True)
     rows = [_score(classes[codes == code]) for code in range(len(labels))]
-    score, statement = _transfer(table, marker)
+    score, statement, caveats = _transfer(table, marker)
     out = DataFrame(rows, index=list(labels), columns=list(_score(classes[:0])))
     out.index.name = groupby or "group"
-    out["use"], out["transfer_score"], out["transfer_statement"] = _keys.RESEARCH_USE, score, statement
-    out.attrs = {"marker": marker, "use": _keys.RESEARCH_USE, "transfer_score": score, "transfer_statement": statement}
+    said: dict[str, str | float] = {
+        "use": _keys.RESEARCH_USE,
+        "transfer_score": score,
+        "transfer_statement": statement,
+        "caveats": caveats,
+    }
+    out.attrs["marker"] = marker
+    for name, value in said.items():
+        out[name] = out.attrs[name] = value
     return out
 
 
@@ -122,7 +130,8 @@ def _score(classes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _transfer(table: AnnData, marker: str) -> tuple[float, str]:
+def _transfer(table: AnnData, marker: str) -> tuple[float, str, str]:
     stained = table.uns.get(_keys.PAST, {}).get("virtual_stain", {}).get("markers", {})
     entry = stained.get(marker, {})
-    return float(entry.get("transfer_score", np.nan)), str(entry.get("statement", NOT_MEASURED))
+    caveats = "; ".join(entry.get("caveats", []))
+    return float(entry.get("transfer_score", np.nan)), str(entry.get("statement", NOT_MEASURED)), caveats

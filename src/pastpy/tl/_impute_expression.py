@@ -12,8 +12,8 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._provenance import record
+from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _run_image, _slides
-from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pastpy.models import PAST
 
-__all__ = ["impute_expression"]
+__all__ = ["impute_expression", "names_in_model"]
 
 #: Genes that an ``obsm`` frame may hold; more go to a table of their own.
 MAX_OBSM_GENES = 500
@@ -70,8 +70,9 @@ def impute_expression(
     model
         Bundled name, model folder, or a loaded model.
     genes
-        Gene symbols; ``None`` takes those that the model card trusts, at most 500. A gene that the model has never
-        seen gives NaN.
+        Gene symbols; ``None`` takes those that the model card trusts, at most 500. A name that is not the model's is
+        looked up as in :func:`pastpy.pp.gene_report` (current and retired symbols, aliases, Ensembl ids), with a
+        warning; the column keeps it as it was asked for. A gene that the model has never seen gives NaN.
     uncertainty
         Also store the predictive standard deviation and a central 90 % interval, for one unit of the depth in
         ``uns["past"]["impute_expression"]["depth"]``. They hold the counting noise and overdispersion of the training
@@ -145,7 +146,8 @@ def impute_expression(
     return _slides.apply(sdata, work, copy=copy, resume=resume, progress=progress)
 
 
-def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | None) -> list[str]:
+def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | None) -> dict[str, str]:
+    """Genes as they were asked for, and what the model calls each; one that it does not know keeps its name."""
     if genes is None:
         trusted = model.trusted_genes()
         if not trusted:
@@ -153,7 +155,7 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
                 f"the card of {model.config.name!r} trusts no gene, so there is no default: name them with genes= "
                 "(all are in model.gene_names)"
             )
-        return trusted[:MAX_OBSM_GENES]
+        return {gene: gene for gene in trusted[:MAX_OBSM_GENES]}
     if isinstance(genes, str):
         raise ValueError(f"genes must be a list of gene symbols, got the string {genes!r}; use genes=[{genes!r}]")
     names = [str(g) for g in genes]
@@ -171,13 +173,33 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
             f"{len(names)} genes do not fit into obsm (at most {MAX_OBSM_GENES}); pass table_added='name' to write a "
             "table of their own"
         )
-    unknown = [g for g in names if g not in model.gene_index]
+    known = names_in_model(model, names)
+    called = {asked: own for asked, own in known.items() if asked != own}
+    if called:
+        some = ", ".join(f"{asked} as {own}" for asked, own in list(called.items())[:5])
+        warn_user(f"{len(called)} of {len(names)} genes go by another name in {model.config.name!r}: {some}")
+    unknown = [g for g in names if g not in known]
     if unknown:
         warn_user(
             f"{len(unknown)} of {len(names)} genes are not in the vocabulary of {model.config.name!r} and come out as "
             f"NaN, e.g. {unknown[:5]}"
         )
-    return names
+    return {name: known.get(name, name) for name in names}
+
+
+def names_in_model(model: PAST, names: Sequence[str]) -> dict[str, str]:
+    """What a model calls each gene, for those that it knows, in the order of the names."""
+    from pastpy.pp import gene_report
+    from pastpy.pp._gene_vocabulary import guess_species
+
+    if all(name in model.gene_index for name in names):
+        return {name: name for name in names}
+    try:
+        species = guess_species(model.gene_names, "past")
+    except ValueError:  # a model whose genes are no real ones
+        return {name: name for name in names if name in model.gene_index}
+    report = gene_report(names, species=species, model=model)
+    return report.loc[report["in_model"], "gene"].to_dict()
 
 
 def _impute_one(
@@ -186,7 +208,7 @@ def _impute_one(
     copy: bool,
     resume: str | Path | None,
     model: PAST,
-    genes: list[str],
+    genes: dict[str, str],
     uncertainty: bool,
     target_sum: float,
     table_added: str | None,
@@ -199,7 +221,7 @@ def _impute_one(
     inputs = _inputs.gather(data, model, options)
     if table_added is not None:
         _check_table_added(data, table_added)
-    columns = model.columns_of(genes)
+    names, columns = list(genes), model.columns_of(list(genes.values()))
     found = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
     share = found[:, 0]
     table = inputs.table.copy() if copy else inputs.table
@@ -215,11 +237,11 @@ def _impute_one(
         facts |= {"depth": depth, "interval": INTERVAL, "subnetworks": SUBNETWORKS}
     target = table
     if table_added is not None:
-        target = _new_table(data, table, table_added, genes, frames)
+        target = _new_table(data, table, table_added, names, frames)
     else:
         slots = _keys.Slots(options.key_added)
         for suffix, values in frames.items():
-            table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=genes)
+            table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=names)
     spatial_um = _inputs.spatial_of(inputs.images)
     if spatial_um is not None:
         _inputs.write_spatial(target, spatial_um)
@@ -431,15 +453,18 @@ def _spread_by_gene(
     return out
 
 
-def _card_facts(model: PAST, genes: list[str]) -> dict[str, Any]:
+def _card_facts(model: PAST, genes: dict[str, str]) -> dict[str, Any]:
     """Per-gene reference and validation score for the tools that build on the prediction."""
-    card = model.card.genes.set_index("gene").reindex(genes)
+    names, own = list(genes), list(genes.values())
+    card = model.card.genes.set_index("gene").reindex(own)
     return {
         "genes": len(genes),
-        "reference": {"gene": genes, **{q: card[q].astype(float).tolist() for q in ("q05", "q95")}},
+        "reference": {"gene": names, **{q: card[q].astype(float).tolist() for q in ("q05", "q95")}},
         "scores": {
-            "gene": genes,
+            "gene": names,
+            "gene_of_model": own,
             "validation_r": card["validation_r"].astype(float).tolist(),
+            "trusted": card["trusted"].eq(True).tolist(),
             "statement": model.card.facts["transfer_statement"],
         },
     }

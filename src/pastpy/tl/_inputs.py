@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pastpy import _elements, _keys
-from pastpy.tl._warn import warn_user
+from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

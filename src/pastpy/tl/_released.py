@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy._warn import warn_user
 from pastpy.tl._run_image import NormalisedCrops
-from pastpy.tl._warn import warn_user
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pastpy._settings import show_progress
-from pastpy.tl._warn import warn_user
+from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
     from anndata import AnnData

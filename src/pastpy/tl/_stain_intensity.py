@@ -54,6 +54,8 @@ class MarkerStain:
         Mean over those genes of the Pearson r that the model's card states, NaN where it states none.
     statement
         What that score was measured on.
+    caveats
+        Why the picture may mislead; none that is known, if empty.
     """
 
     marker: Marker
@@ -62,6 +64,7 @@ class MarkerStain:
     reference: DataFrame
     transfer_score: float
     statement: str
+    caveats: list[str]
 
     def provenance(self) -> dict[str, Any]:
         """Plain values for ``uns``."""
@@ -75,6 +78,7 @@ class MarkerStain:
             },
             "transfer_score": self.transfer_score,
             "statement": self.statement,
+            "caveats": self.caveats,
         }
 
 
@@ -139,7 +143,8 @@ def marker_stain(table: AnnData, marker: Marker, *, expression_key: str, referen
     chosen = ranges.loc[genes]
     density = stain_density(frame[genes].to_numpy(dtype=float), chosen["low"].to_numpy(), chosen["high"].to_numpy())
     score, statement = _transfer(card.get("scores"), genes)
-    return MarkerStain(marker, density, genes, chosen, score, statement)
+    caveats = [*_untrusted(card.get("scores"), genes), *_far(card)]
+    return MarkerStain(marker, density, genes, chosen, score, statement, caveats)
 
 
 def _why_unusable(frame: DataFrame, genes: Sequence[str], expression_key: str) -> str:
@@ -150,7 +155,8 @@ def _why_unusable(frame: DataFrame, genes: Sequence[str], expression_key: str) -
     reasons = []
     if absent:
         reasons.append(
-            f"{absent} not in obsm[{expression_key!r}] (predict with pastpy.tl.impute_expression(…, genes={absent}))"
+            f"{absent} not in obsm[{expression_key!r}]; predict with pastpy.tl.impute_expression(…, "
+            f"genes=[*table.obsm[{expression_key!r}], {', '.join(map(repr, absent))}]), which keeps the genes there are"
         )
     if unknown:
         reasons.append(f"{unknown} unknown in every cell, as genes are that the model has never seen")
@@ -190,6 +196,27 @@ def _given_reference(reference: DataFrame, genes: Sequence[str]) -> DataFrame:
     if bad:
         raise ValueError(f"reference of {bad} is no range: 'low' and 'high' must be finite numbers with low < high")
     return ranges
+
+
+def _untrusted(scores: Mapping[str, Any] | None, genes: Sequence[str]) -> list[str]:
+    """Which of the genes the model's card does not trust; nothing where it says nothing."""
+    if not scores or "trusted" not in scores:
+        return []
+    trusted = dict(zip(scores["gene"], scores["trusted"], strict=True))
+    doubtful = [gene for gene in genes if not trusted.get(gene, True)]
+    if not doubtful:
+        return []
+    return [f"the model's card does not trust its prediction of {', '.join(doubtful)}"]
+
+
+def _far(card: Mapping[str, Any]) -> list[str]:
+    """How much of the tissue the model does not know, where that is more than its card takes for usual."""
+    images = card.get("regions", {"": card}).values()
+    shifts = [image["shift"] for image in images if image.get("shift")]
+    far = [shift["share_beyond"] for shift in shifts if shift["share_beyond"] > shift["limit"]]
+    if not far:
+        return []
+    return [f"{max(far):.0%} of the cells look unlike the tissue that the model was trained on"]
 
 
 def _transfer(scores: Mapping[str, Any] | None, genes: Sequence[str]) -> tuple[float, str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pastpy import _elements, _keys
 from pastpy._provenance import record
+from pastpy._warn import warn_user
 from pastpy.tl._markers import Compartment, resolve_markers, storable
 from pastpy.tl._stain_image import StainPainter, stain_element
 from pastpy.tl._stain_intensity import OD_MAX, THRESHOLDS, MarkerStain, check_thresholds, classify, marker_stain
@@ -88,7 +89,7 @@ def virtual_stain(
         ``table.obs["past_stain_intensity_<marker>"]``, float32, optical density of the chromogen where the marker
         sits, between 0 and 0.8; ``table.obs["past_stain_class_<marker>"]``, float32, 0, 1, 2 or 3. Both are NaN where
         the expression is unknown; such a cell is drawn without chromogen. ``table.uns["past"]["virtual_stain"]``
-        holds the settings, the reference and the known transfer score of each marker.
+        holds the settings, the reference, the known transfer score and the caveats of each marker.
 
     Raises
     ------
@@ -96,6 +97,12 @@ def virtual_stain(
         If an element or the predicted expression is missing, or no gene of a marker can be used.
     ValueError
         If no reference is known, a name is taken, or a setting is out of range.
+
+    Warns
+    -----
+    UserWarning
+        If the model's card does not trust a gene of a marker, or the tissue is unlike that which the model was trained
+        on: any range of predictions gives a picture with contrast.
 
     Notes
     -----
@@ -155,6 +162,8 @@ def virtual_stain(
         _elements.record_added(sdata, name)
         _elements.set_mpp(sdata, name, mpp)
     for stain in stains:
+        if stain.caveats:
+            warn_user(f"virtual stain {stain.marker.name!r}: {'; '.join(stain.caveats)}")
         table.obs[_SLOTS.stain_intensity(stain.marker.name)] = stain.density
         table.obs[_SLOTS.stain_class(stain.marker.name)] = classify(stain.density, cuts)
     settings = {
