@@ -86,7 +86,8 @@ def set_mpp(sdata: SpatialData, image_key: str, mpp: float) -> None:
 def check_mpp(mpp: object, what: str = "mpp") -> float:
     """Return ``mpp`` as a float if it is a plausible µm/px, else raise ``ValueError``."""
     try:
-        value = float(mpp)  # type: ignore[arg-type]
+        # True is 1 to float()
+        value = float("nan") if isinstance(mpp, bool | np.bool_) else float(mpp)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         value = float("nan")
     if not (np.isfinite(value) and value > 0):

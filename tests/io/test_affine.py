@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pastpy.io._affine import affine_mpp, fit_affine, read_alignment
+from pastpy.io._affine import affine_mpp, fit_affine, given_matrix, read_alignment
 
 PIXEL_UM = 0.2125
 RNG = np.random.default_rng(0)
@@ -114,15 +116,19 @@ def test_keypoint_file(tmp_path, header, factor):
     [
         ("", "neither a 3×3 matrix nor a keypoint file"),
         ("1,0\n0,1", "neither"),
-        ("1,0,0\n0,1,0\n0,x,1", "no number"),
+        ("1,0,0\n0,1,0\n0,x,1", r"row 3, column '2': 'x' is no number"),
+        ("1,5;0;0\n0;1,5;0\n0;0;1", r"row 1, column '1': '1,5' is no number; write a decimal point"),
+        ("he_x,he_y,dapi_x,dapi_y\n1,2,3,4\n\n5,6,abc,8", r"row 4, column 'dapi_x': 'abc' is no number$"),
+        ("he_x,he_y,dapi_x,dapi_y\n1,2,,4", r"row 2, column 'dapi_x': the value is missing"),
+        ("he_x,he_y,dapi_x,dapi_y\n1,100,5,200,3", "row 2 has 5 values for 4 columns"),
         ("1,0,0\n0,1,0\n0,nan,1", "not finite"),
         ("1,0,0\n0,1,0\n0.001,0,1", "no affine"),
         ("1,1,0\n1,1,0\n0,0,1", "cannot be inverted"),
         ("0,0,0\n0,0,0\n0,0,1", "cannot be inverted"),
         ("2,0,0\n0,1,0\n0,0,1", "stretches"),
         ("1,0.5,0\n0,1,0\n0,0,1", "stretches"),
-        ("he_x,he_y,dapi_x\n1,2,3", "neither"),
-        ("he_x,he_y,dapi_x,dapi_y\n1,2,3", "missing or no number"),
+        ("he_x,he_y,dapi_x\n1,2,3", r"neither.*it begins with \['he_x', 'he_y', 'dapi_x'\]"),
+        ("he_x,he_y,dapi_x,dapi_y\n1,2,3", r"row 2, column 'dapi_y': the value is missing"),
         ("he_x,he_y,dapi_x,dapi_y\n1,2,3,4\n5,6,7,8", "2 pairs"),
     ],
 )
@@ -137,3 +143,65 @@ def test_missing_and_binary_files(tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x81" * 9)
     with pytest.raises(ValueError, match=r"b\.csv"):
         read_alignment(tmp_path / "b.csv", pixel_um=1)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " ", ", "])
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_may_be_separated_otherwise_and_packed(tmp_path, separator, packed):
+    matrix = affine(1.5, 20, False, (30, -7.25))
+    he = RNG.uniform(0, 5000, (5, 2))
+    rows = np.hstack([he, apply(matrix, he)]).tolist()
+    texts = {
+        "k.csv": [["he_x", "he_y", "dapi_x", "dapi_y"], *rows],
+        "m.csv": matrix.tolist(),
+    }
+    for name, lines in texts.items():
+        text = "\n".join(separator.join(map(str, line)) for line in lines).encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if packed else text)
+        np.testing.assert_allclose(read_alignment(tmp_path / name, pixel_um=1).matrix, matrix, atol=1e-6)
+
+
+def test_gzip_that_was_cut_short_is_named(tmp_path):
+    (tmp_path / "m.csv.gz").write_bytes(gzip.compress(b"1,0,0\n0,1,0\n0,0,1")[:-12])
+    with pytest.raises(ValueError, match=r"m\.csv\.gz"):
+        read_alignment(tmp_path / "m.csv.gz", pixel_um=1)
+
+
+POINTS = np.array([[100, 100], [2400, 150], [2300, 2200], [200, 2100], [1200, 1300], [700, 1800]], dtype=float)
+
+
+def test_the_one_pair_that_is_off_is_named_before_the_stretch_it_makes():
+    matrix = affine(1.7, 30)
+    target = apply(matrix, POINTS)
+    moved = POINTS.copy()
+    moved[3, 0] += 800
+    with pytest.raises(ValueError, match=rf"k: pair 4 lies {800 * 1.7 * PIXEL_UM:.0f} µm from where the others put it"):
+        fit_affine(moved, target, pixel_um=PIXEL_UM, name="k")
+
+
+def test_the_one_pair_is_also_named_where_another_has_the_largest_residual():
+    """A lone far point pulls the affine to itself, so that its own residual is small."""
+    points = np.array([[0, 0], [1000, 0], [0, 1000], [1000, 1000], [500, 400], [4000, 3000]], dtype=float)
+    target = points.copy()
+    target[5, 0] += 120
+    with pytest.warns(UserWarning, match="pair 6 lies 120 µm from where the others put it: check it"):
+        fit_affine(points, target, pixel_um=1.0, name="k")
+
+
+def test_several_pairs_that_are_off_are_the_stretchs():
+    target = apply(affine(1.7, 30), POINTS)
+    target[[1, 4], 0] += [900, -700]
+    with pytest.raises(ValueError, match="stretches the image"):
+        fit_affine(POINTS, target, pixel_um=PIXEL_UM, name="k")
+
+
+def test_a_matrix_is_taken_as_it_is():
+    matrix = affine(1.5, 20, True, (3, 4))
+    for given_as in (matrix, matrix.tolist()):
+        np.testing.assert_array_equal(given_matrix(given_as, "he_alignment=").matrix, matrix)
+    wrong = (np.eye(4), matrix[:2], False, 3, "", b"x", [[1, 2, 3], [4, 5], [6]], matrix * np.nan, None)
+    for other in wrong:
+        with pytest.raises(ValueError, match="he_alignment= must be the path of a file or a 3×3 matrix"):
+            given_matrix(other, "he_alignment=")
+    with pytest.raises(ValueError, match="he_alignment= stretches"):
+        given_matrix(np.diag([2, 1, 1]), "he_alignment=")

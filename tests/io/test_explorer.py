@@ -131,3 +131,20 @@ def test_ids_of_groups(toy_sdata, tmp_path):
     table.obs.loc[table.obs_names[0], "cell_id"] = np.nan
     with pytest.raises(ValueError, match=r"1 of 3 rows have no id in obs\['cell_id'\]"):
         past.io.write_xenium_explorer_groups(table, tmp_path / "g.csv", groupby="cell_type")
+
+
+@pytest.mark.parametrize("shift", [-1e4, 1e7])
+def test_selections_off_every_image_are_refused(xenium_like, tmp_path, shift):
+    corners = np.array([[10, 20], [30, 20], [30, 30]]) + shift
+    away = "".join(f"B,{x},{y}\n" for x, y in corners)
+    path = write(tmp_path / "s.csv", f"Selection,X,Y\n{away}")
+    with pytest.raises(ValueError, match=r"s\.csv: none of the 1 selections lies on image 'he' .*they reach from"):
+        past.io.read_xenium_explorer(xenium_like, path)
+    assert "selections" not in xenium_like
+    # one that touches the image will do, and so will one around all of it
+    touches = "A,-1000,-1000\nA,1,-1000\nA,1,1\nA,-1000,1\n"
+    around = "C,-1e5,-1e5\nC,1e6,-1e5\nC,1e6,1e6\nC,-1e5,1e6\n"
+    for i, other in enumerate((touches, around)):
+        path = write(tmp_path / "s.csv", f"Selection,X,Y\n{away}{other}")
+        past.io.read_xenium_explorer(xenium_like, path, key_added=f"s{i}")
+        assert len(xenium_like.shapes[f"s{i}"]) == 2

@@ -244,9 +244,24 @@ def test_grey_rgba_and_16_bit(tmp_path):
     check(tmp_path / "rgba.tif", np.where(alpha > 0, PIXELS, 255))
 
 
+def test_transparent_parts_of_a_picture_are_white(tmp_path):
+    alpha = np.full((90, 130, 1), 255, dtype=np.uint8)
+    alpha[:10] = 0
+    Image.fromarray(np.concatenate([PIXELS, alpha], axis=2)).save(tmp_path / "a.png")
+    read = levels_of(past.io.read_wsi(tmp_path / "a.png", mpp=0.5))[0]
+    np.testing.assert_array_equal(read, np.where(alpha > 0, PIXELS, 255))
+    palette = Image.fromarray(np.repeat(np.array([[0], [1]], np.uint8), 4, axis=1), mode="P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "p.png", transparency=0)
+    read = levels_of(past.io.read_wsi(tmp_path / "p.png", mpp=0.5))[0]
+    np.testing.assert_array_equal(read[:, 0], [[255, 255, 255], [40, 50, 60]])
+
+
 def test_half_transparent_is_mixed_with_white():
     rgba = np.array([[[100]], [[0]], [[255]], [[51]]], dtype=np.uint8)
     np.testing.assert_array_equal(_slide.opaque(rgba).ravel(), [224, 204, 255])
+    rgba[:3] = [[[20]], [[0]], [[255]]]  # the last is more than its opacity allows
+    np.testing.assert_array_equal(_slide.opaque(rgba, premultiplied=True).ravel(), [224, 204, 255])
 
 
 @pytest.mark.parametrize(
@@ -277,6 +292,35 @@ def test_unknown_mpp_must_be_given(tmp_path):
         assert past.io.read_wsi(path, mpp=0.5).attrs["past"]["mpp"] == {"he": 0.5}
 
 
+@pytest.mark.parametrize("size", ["0,25", "0", "-0.25", "NaN", ""])
+def test_a_size_that_is_none_counts_as_not_stated(tmp_path, size):
+    path = write_ome(tmp_path / "a.ome.tif", mpp=0.25, magnification="abc")
+    tifffile.tiffcomment(path, tifffile.tiffcomment(path).replace('X="0.25"', f'X="{size}"').encode())
+    with pytest.raises(ValueError, match=r"a\.ome\.tif does not state its µm/px; pass mpp="):
+        past.io.read_wsi(path)
+    assert past.io.read_wsi(path, mpp=0.5).attrs["past"] == {"mpp": {"he": 0.5}}
+
+
+def test_a_scale_of_nothing_counts_as_not_stated(tmp_path):
+    for path in (write_ome_zarr(tmp_path / "a.zarr", mpp=0.0), write_aperio(tmp_path / "a.svs", mpp=0)):
+        with pytest.raises(ValueError, match=rf"{path.name} does not state its µm/px"):
+            past.io.read_wsi(path)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_folder_of_a_series_tells_where_its_image_is(tmp_path, version):
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2 if version == "0.4" else 3)
+    layout = {"bioformats2raw.layout": 3}
+    group.attrs.update(layout if version == "0.4" else {"ome": {"version": version, **layout}})
+    write_ome_zarr(tmp_path / "a.zarr" / "0", version=version)
+    for read in (past.io.read_wsi, read_any):
+        with pytest.raises(
+            ValueError, match=r"a\.zarr is the root of a bioformats2raw store.*pass its first, .*a\.zarr.0'"
+        ):
+            read(tmp_path / "a.zarr")
+    check(tmp_path / "a.zarr" / "0", n_levels=2)
+
+
 def test_anisotropic_and_absurd_mpp_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tif states pixels that are not square, 0\.25 × 0\.5"):
         past.io.read_wsi(write_plain(tmp_path / "a.tif", **resolution(0.25, 0.5)))
@@ -290,7 +334,7 @@ def test_anisotropic_and_absurd_mpp_are_refused(tmp_path):
         assert past.io.read_wsi(tmp_path / "dpi.tif", mpp=0.5).attrs["past"]["mpp"] == {"he": 0.5}
 
 
-@pytest.mark.parametrize("mpp", [0, -1, np.nan, np.inf, "half", 250.0, 1e-4])
+@pytest.mark.parametrize("mpp", [0, -1, np.nan, np.inf, "half", 250.0, 1e-4, True, np.True_])
 def test_impossible_given_mpp(tmp_path, mpp):
     with pytest.raises(ValueError, match=r"mpp=.*a\.tif"):
         past.io.read_wsi(write_plain(tmp_path / "a.tif"), mpp=mpp)

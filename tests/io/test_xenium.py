@@ -369,3 +369,37 @@ def test_groups_are_of_the_bundles_own_cells(bundle, tmp_path):
     past.io.write_xenium_explorer_groups(sdata, tmp_path / "groups.csv", groupby="side")
     written = pd.read_csv(tmp_path / "groups.csv")
     assert written["cell_id"].tolist() == sdata["table"].obs["cell_id"].tolist()
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_the_matrix_itself_is_an_alignment(bundle, as_list):
+    matrix = he_to_dapi(20)
+    image, at = paint(bundle, matrix)
+    given = matrix.tolist() if as_list else matrix
+    sdata = past.io.read_xenium(bundle, he_image=image, he_alignment=given, transcripts=False, cells_boundaries=False)
+    found = sdata["table"].obsm["spatial"][::10] / sdata.attrs["past"]["mpp"]["he"]
+    np.testing.assert_allclose(found, at, atol=0.01)
+    with pytest.raises(ValueError, match=r"by alignment he_alignment= the H&E has 0\.1242 µm/px.*fits if the matrix"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=np.linalg.inv(matrix))
+
+
+def test_the_he_of_the_bundle_can_be_left_out(bundle):
+    paint(bundle, he_to_dapi(), name="X_he_image.ome.tif")
+    write_matrix(bundle / "X_he_imagealignment.csv", he_to_dapi())
+    assert "he" in past.io.read_xenium(bundle, transcripts=False).images
+    assert "he" not in past.io.read_xenium(bundle, he_image=False, transcripts=False).images
+    with pytest.raises(ValueError, match="he_alignment= was given, but he_image=False"):
+        past.io.read_xenium(bundle, he_image=False, he_alignment=np.eye(3))
+
+
+@pytest.mark.parametrize("image", ["", True, 3, b"he.tif", np.zeros((3, 5, 5), np.uint8)])
+def test_what_is_no_path_is_named_by_its_argument(bundle, image):
+    with pytest.raises(ValueError, match="he_image= must be the path of a slide, got"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=np.eye(3))
+
+
+@pytest.mark.parametrize("alignment", ["", False, 3, np.eye(4)])
+def test_what_is_no_alignment_is_named_by_its_argument(bundle, alignment):
+    image, _ = paint(bundle, he_to_dapi())
+    with pytest.raises(ValueError, match="he_alignment= must be the path of a file or a 3×3 matrix"):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=alignment)

@@ -11,11 +11,12 @@ from pastpy import _keys
 from pastpy.io._bundle import bundle_folder, opened_by
 from pastpy.io._cosmx_files import CELL, CENTRE, find_files, pixel_size, read_cells, read_counts, read_polygons
 from pastpy.io._damaged import read_file
-from pastpy.io._he import add_he, open_he
+from pastpy.io._he import add_he, he_path, open_he
 from pastpy.io._resolution import check_plausible
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame, GeoSeries
+    from numpy.typing import ArrayLike
     from pandas import DataFrame, Index
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
@@ -33,7 +34,7 @@ def read_cosmx(
     *,
     pixel_um: float | None = None,
     he_image: str | Path | None = None,
-    he_alignment: str | Path | None = None,
+    he_alignment: str | Path | ArrayLike | None = None,
     mpp: float | None = None,
     image_key: str = _keys.IMAGE,
 ) -> SpatialData:
@@ -53,8 +54,8 @@ def read_cosmx(
     he_image
         H&E of the section, anything :func:`read_wsi` takes.
     he_alignment
-        3×3 affine from H&E pixels to global pixels, or a keypoint file, as in :func:`read_xenium` (``dapi_x``,
-        ``dapi_y`` or ``fixedX``, ``fixedY`` being global pixels).
+        3×3 affine from H&E pixels to global pixels, as a file or an array, or a keypoint file, as in
+        :func:`read_xenium` (``dapi_x``, ``dapi_y`` or ``fixedX``, ``fixedY`` being global pixels).
     mpp
         µm per level-0 pixel of the H&E, to check the alignment by, in place of what the image file states.
     image_key
@@ -102,7 +103,7 @@ def read_cosmx(
     pixel_um = check_plausible(stated if pixel_um is None else pixel_um, "pixel_um")
     he = None
     if he_image is not None and he_alignment is not None:
-        he = open_he(Path(he_image), Path(he_alignment), pixel_um=pixel_um, mpp=mpp)
+        he = open_he(he_path(he_image), he_alignment, pixel_um=pixel_um, mpp=mpp)
     sdata = _assemble(cells, counts, polygons, pixel_um=pixel_um, name=folder.name)
     if he is not None:
         parameters = {"pixel_um": pixel_um}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pastpy import _keys
 from pastpy._cell_elements import planar_transformations
-from pastpy._elements import require_spatialdata, table_of
-from pastpy.io._cells import check_names, replace_file
+from pastpy._elements import image_levels, level0_affine, require_spatialdata, table_of, transform_shapes
+from pastpy.io._cells import check_names, check_on_image, replace_file
 from pastpy.io._groups import cell_ids, obs_column, palette
 from pastpy.io._resolution import check_plausible
 from pastpy.io._st_files import existing
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anndata import AnnData
+    from geopandas import GeoDataFrame
     from spatialdata import SpatialData
 
 __all__ = ["read_xenium_explorer", "write_xenium_explorer_groups"]
@@ -61,7 +62,7 @@ def read_xenium_explorer(
     KeyError
         If there are no shapes ``like``.
     ValueError
-        If the file is none of Explorer's, or a selection has fewer than three corners.
+        If the file is none of Explorer's, a selection has fewer than three corners, or none lies on any image.
 
     Examples
     --------
@@ -85,8 +86,10 @@ def read_xenium_explorer(
         )
     corners = _corners(Path(path))
     polygons = [shapely.make_valid(shapely.Polygon(xy), method="structure") for xy in corners.values()]
-    shapes = gpd.GeoDataFrame(geometry=polygons, index=list(corners))
-    sdata.shapes[key_added] = ShapesModel.parse(shapes, transformations=places)
+    frame = gpd.GeoDataFrame(geometry=polygons, index=list(corners))
+    shapes = ShapesModel.parse(frame, transformations=places)
+    _check_on_images(sdata, shapes, Path(path).name)
+    sdata.shapes[key_added] = shapes
 
 
 def write_xenium_explorer_groups(
@@ -142,6 +145,24 @@ def write_xenium_explorer_groups(
             yield ",".join(_quoted(cell) for cell in cells) + "\n"
 
     replace_file(Path(path), lines())
+
+
+def _check_on_images(sdata: SpatialData, shapes: GeoDataFrame, source: str) -> None:
+    """Refuse selections none of which touches an image: an H&E may show a part of what was selected from only."""
+    import shapely
+
+    def is_shared(element: Any) -> bool:
+        return _keys.COORDINATE_SYSTEM in planar_transformations(element)
+
+    images = [name for name, image in sdata.images.items() if is_shared(image)] if is_shared(shapes) else []
+    for image_key in images:
+        affine = level0_affine(sdata, shapes, image_key, name=source)
+        geometry, _, centroids = transform_shapes(shapes, affine)
+        sizes = image_levels(sdata, image_key)[0].sizes
+        if shapely.intersects(geometry, shapely.box(0, 0, sizes["x"], sizes["y"])).any():
+            return
+    if images:
+        check_on_image(sdata, image_key, centroids, source, what="selections")
 
 
 def _xenium_table(data: SpatialData | AnnData) -> str | None:

@@ -15,7 +15,7 @@ from pastpy import _keys
 from pastpy._cell_elements import planar_transformations
 from pastpy._elements import require_spatialdata, resolve_image, resolve_mpp
 from pastpy.io._cells import add_cells, check_names
-from pastpy.io._st_files import existing
+from pastpy.io._st_files import existing, unzipped
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -117,7 +117,7 @@ def read_geojson(
 def _features(path: Path) -> list[dict[str, Any]]:
     raw = existing(path, "GeoJSON").read_bytes()
     try:
-        content = json.loads(_unzipped(raw).decode("utf-8-sig"))
+        content = json.loads(unzipped(raw).decode("utf-8-sig"))
     except (ValueError, RecursionError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path.name} is not GeoJSON ({error}); is it complete?") from error
     if isinstance(content, Mapping):
@@ -156,10 +156,6 @@ def _polygons(features: list[dict[str, Any]], name: str) -> np.ndarray:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _unzipped(content: bytes) -> bytes:
-    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
 
 
 def _text(value: Any) -> str | None:

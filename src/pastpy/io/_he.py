@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +14,18 @@ import numpy as np
 from pastpy import _keys
 from pastpy._elements import record_added, unit_geometry
 from pastpy._provenance import record
-from pastpy.io._affine import Alignment, affine_mpp, read_alignment
+from pastpy.io._affine import Alignment, affine_mpp, given_matrix, read_alignment
 from pastpy.io._cells import check_on_image
 from pastpy.io._resolution import DIFFERS, FOREIGN, stated_mpp
 from pastpy.io._wsi import add_image, open_slide
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from spatialdata import SpatialData
 
     from pastpy.io._slide import Slide
 
-__all__ = ["HE", "add_he", "open_he"]
+__all__ = ["HE", "add_he", "he_path", "open_he"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,14 @@ class HE:
     mpp: float
 
 
-def open_he(image: Path, alignment: Path, *, pixel_um: float, mpp: float | None) -> HE:
+def he_path(image: object) -> Path:
+    """What is given as ``he_image=`` as a path, else a ``ValueError``."""
+    if not isinstance(image, str | os.PathLike) or not os.fspath(image):
+        raise ValueError(f"he_image= must be the path of a slide, got {' '.join(repr(image).split())[:120]}")
+    return Path(image)
+
+
+def open_he(image: Path, alignment: str | Path | ArrayLike, *, pixel_um: float, mpp: float | None) -> HE:
     """Open an H&E and its alignment, and check one by the other.
 
     Parameters
@@ -53,7 +62,7 @@ def open_he(image: Path, alignment: Path, *, pixel_um: float, mpp: float | None)
     image
         Slide file.
     alignment
-        File with a 3×3 matrix or with keypoints.
+        File with a 3×3 matrix or with keypoints, or the matrix itself.
     pixel_um
         µm per pixel of the instrument's image.
     mpp
@@ -67,12 +76,17 @@ def open_he(image: Path, alignment: Path, *, pixel_um: float, mpp: float | None)
         If one cannot be used, or the µm/px by the alignment is more than 10 % off.
     """
     slide = open_slide(image)
-    found = read_alignment(alignment, pixel_um=pixel_um)
-    by_alignment = affine_mpp(found.matrix, pixel_um=pixel_um, name=alignment.name)
+    if isinstance(alignment, str | os.PathLike) and os.fspath(alignment):
+        name = Path(alignment).name
+        found = read_alignment(Path(alignment), pixel_um=pixel_um)
+    else:
+        name = "he_alignment="
+        found = given_matrix(alignment, name)
+    by_alignment = affine_mpp(found.matrix, pixel_um=pixel_um, name=name)
     stated = stated_mpp(mpp, slide.mpp)
     if stated is not None:
         text = (
-            f"by alignment {alignment.name} the H&E has {by_alignment:.4g} µm/px, "
+            f"by alignment {name} the H&E has {by_alignment:.4g} µm/px, "
             f"{image.name if mpp is None else 'mpp='} says {stated:.4g}"
         )
         off = abs(by_alignment / stated - 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from typing import Any
 
 from pastpy._elements import check_mpp
 
-__all__ = ["DIFFERS", "FOREIGN", "UM", "check_plausible", "choose_mpp", "stated_mpp"]
+__all__ = ["DIFFERS", "FOREIGN", "UM", "check_plausible", "choose_mpp", "positive", "positive_pair", "stated_mpp"]
 
 #: Micrometres in a unit of length, by the names that OME and ImageJ use.
 UM = {
@@ -73,6 +75,21 @@ def stated_mpp(given: float | None, stored: tuple[float, float] | None) -> float
     if given is not None:
         return check_plausible(given, "mpp")
     return None if stored is None else sum(stored) / 2
+
+
+def positive(stated: Any) -> float | None:
+    """A number as a file states it; ``None`` where it is none, or not positive: then the file states nothing."""
+    try:
+        value = float(stated)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def positive_pair(x: Any, y: Any) -> tuple[float, float] | None:
+    """Sizes in x and y as a file states them, ``None`` unless :func:`positive` takes both."""
+    sizes = positive(x), positive(y)
+    return None if sizes[0] is None or sizes[1] is None else (sizes[0], sizes[1])
 
 
 def check_plausible(mpp: object, what: str) -> float:

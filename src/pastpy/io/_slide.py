@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from pastpy.io._damaged import DAMAGED
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
+__all__ = ["Fourth", "LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
+
+#: What a fourth channel is: opacity, opacity that the colours are multiplied by already, or of no use.
+Fourth = Literal["opacity", "premultiplied", "unused"]
 
 #: Side of a block in px, about: large enough to be worth a task, small enough that a field reads little in vain.
 BLOCK = 1024
@@ -141,17 +144,19 @@ def one_plane(level: Array, axes: Sequence[str], channel: str) -> Array:
     return plane if plane.ndim == 3 else plane[None]
 
 
-def opaque(pixels: np.ndarray) -> np.ndarray:
+def opaque(pixels: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
     """RGBA (4, h, w) laid over white, (3, h, w): what was never scanned is glass, not black."""
     alpha = pixels[3]
     top = np.iinfo(pixels.dtype).max
     if (alpha == top).all():
         return pixels[:3]
+    if premultiplied:
+        return pixels[:3] + np.minimum(top - alpha, top - pixels[:3])  # never beyond white, whatever the file holds
     share = alpha.astype(np.float32) / top
     return np.round(pixels[:3] * share + top * (1 - share)).astype(pixels.dtype)
 
 
-def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
+def as_rgb(level: Array, name: str, *, fourth: Fourth | None = "opacity") -> Array:
     """A (c, y, x) level as three colour channels: 8-bit grey is repeated, RGBA is laid over white.
 
     Parameters
@@ -160,8 +165,8 @@ def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
         One, three or four channels of uint8 or uint16.
     name
         What messages call the file.
-    alpha
-        Whether a fourth channel is opacity.
+    fourth
+        What a fourth channel is; ``None``: part of no brightfield image.
 
     Raises
     ------
@@ -182,8 +187,12 @@ def as_rgb(level: Array, name: str, *, alpha: bool = True) -> Array:
         )
     if channels == 1:
         return da.concatenate([level] * 3).rechunk({0: 3})
-    if channels == 4 and alpha:
-        return level.rechunk({0: 4}).map_blocks(opaque, chunks=(3, *level.chunks[1:]), dtype=level.dtype)
+    if channels == 4 and fourth == "unused":
+        return level[:3].rechunk({0: 3})
+    if channels == 4 and fourth is not None:
+        return level.rechunk({0: 4}).map_blocks(
+            opaque, premultiplied=fourth == "premultiplied", chunks=(3, *level.chunks[1:]), dtype=level.dtype
+        )
     raise ValueError(
         f"slide {name} has {channels} channels; expected a brightfield image with 1 (grey), 3 (RGB) or 4 (RGBA)"
     )

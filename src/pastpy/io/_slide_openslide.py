@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pastpy.io._resolution import positive, positive_pair
 from pastpy.io._slide import LazyLevel, Slide, opaque
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from openslide import OpenSlide
 
 __all__ = ["open_openslide", "vendor_of"]
@@ -41,11 +40,10 @@ def open_openslide(path: Path) -> Slide:
             tile = [int(properties.get(name, 512)) for name in named]
             lazy = OpenSlideLevel(path, level, slide.level_downsamples[level], (3, height, width))
             levels.append(lazy.to_dask((3, *tile)))
-    mpp = _number(properties, "openslide.mpp-x"), _number(properties, "openslide.mpp-y")
     return Slide(
         levels=levels,
-        mpp=None if mpp[0] is None or mpp[1] is None else (mpp[0], mpp[1]),
-        objective_power=_number(properties, "openslide.objective-power"),
+        mpp=positive_pair(properties.get("openslide.mpp-x"), properties.get("openslide.mpp-y")),
+        objective_power=positive(properties.get("openslide.objective-power")),
         format=properties.get("openslide.vendor", "OpenSlide"),
     )
 
@@ -82,10 +80,3 @@ def _open(path: Path) -> OpenSlide:
         return OpenSlide(str(path))
     except OpenSlideError as error:
         raise ValueError(f"slide {path.name} cannot be opened ({error}); is it complete?") from error
-
-
-def _number(properties: Mapping[str, Any], name: str) -> float | None:
-    try:
-        return float(properties[name])
-    except (KeyError, ValueError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import weakref
 import xml.etree.ElementTree as ElementTree
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy.io._damaged import DAMAGED
-from pastpy.io._resolution import UM
-from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
+from pastpy.io._resolution import UM, positive, positive_pair
+from pastpy.io._slide import Fourth, LazyLevel, Slide, as_rgb, one_plane
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -24,6 +25,11 @@ __all__ = ["TIFF_MAGIC", "check_complete", "open_tiff"]
 
 #: First bytes of TIFF and BigTIFF, in either byte order.
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+#: Names of channels that are, or may be, those of a brightfield image: colours, and names that say nothing.
+_NOT_MARKERS = re.compile(
+    r"red|green|blue|rgb|bright|transmi|h&e|ha?ematox|\b(TL|BF)\b|^\W*([rgb]|he|(c|ch|channel)?[\W\d_]*)\W*$", re.I
+)
 
 
 def open_tiff(path: Path) -> Slide:
@@ -41,6 +47,7 @@ def open_tiff(path: Path) -> Slide:
             size, reach = file.filehandle.size, _reach(file)
             _refuse_truncated(path, size, reach)
             index, series = _largest(file, path)
+            _refuse_markers(path, _channel_names(file, index), series)
             levels = [_lazy(path, index, i, level) for i, level in enumerate(series.levels)]
             mpp, power, kind = _resolution(file, index, series)
     except DAMAGED as error:
@@ -188,22 +195,73 @@ def _quiet() -> Iterator[None]:
 
 def _lazy(path: Path, index: int, level: int, series: TiffPageSeries) -> Any:
     """A level as (3, y, x) dask array."""
+    import tifffile
+
     extra = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in "SCYX" and n > 1]
     if extra or ("S" in series.axes and "C" in series.axes and series.shape[series.axes.index("C")] > 1):
         raise ValueError(
             f"slide {path.name} has axes {series.axes} of sizes {series.shape}; expected one RGB image: extract it"
         )
     page = series.keyframe
+    _refuse_other_colours(path, page)
     sides = {"Y": page.tilelength or page.rowsperstrip or 512, "X": page.tilewidth or page.imagewidth}
     tile = tuple(sides.get(a, n) for a, n in zip(series.axes, series.shape, strict=True))
     array = TiffLevel(path, index, level, tuple(series.shape), series.dtype).to_dask(tile)
     channel = "S" if "S" in series.axes else "C"
-    # A fourth channel of an array of separate channels is opacity in 8-bit pictures only; else it is fluorescence.
-    return as_rgb(
-        one_plane(array, series.axes.lower(), channel.lower()),
-        path.name,
-        alpha=channel == "S" or array.dtype == np.uint8,
+    plane = one_plane(array, series.axes.lower(), channel.lower())
+    rgb = as_rgb(plane, path.name, fourth=_fourth(page, array.dtype, is_sample=channel == "S"))
+    return np.iinfo(rgb.dtype).max - rgb if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE else rgb
+
+
+def _fourth(page: TiffPage, dtype: np.dtype[Any], *, is_sample: bool) -> Fourth | None:
+    """What a fourth channel is, stored as a sample of each pixel or as an array of its own."""
+    from tifffile import EXTRASAMPLE, PHOTOMETRIC
+
+    if not is_sample:
+        # opacity in 8-bit pictures only; else it is fluorescence
+        return "opacity" if dtype == np.uint8 else None
+    if page.photometric in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
+        return None
+    kinds: dict[int, Fourth] = {EXTRASAMPLE.UNASSALPHA: "opacity", EXTRASAMPLE.ASSOCALPHA: "premultiplied"}
+    return kinds.get(page.extrasamples[0], "unused") if page.extrasamples else "unused"
+
+
+def _refuse_other_colours(path: Path, page: TiffPage) -> None:
+    """Refuse values that are not RGB or grey once they are decoded, as indices into a palette or inks are."""
+    from tifffile import COMPRESSION, PHOTOMETRIC
+
+    kind = page.photometric
+    # their decoders give RGB; the values of other compressions stay YCbCr
+    decoded = kind == PHOTOMETRIC.YCBCR and page.compression in (
+        COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.WEBP, COMPRESSION.JPEGXL
+    )  # fmt: skip
+    if decoded or kind in (PHOTOMETRIC.RGB, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE):
+        return
+    raise ValueError(
+        f"slide {path.name} has the photometric interpretation {getattr(kind, 'name', kind)}; expected RGB, grey or "
+        f"JPEG's YCBCR: convert it to RGB, with `vips colourspace {path.name} rgb.tif srgb` or ImageJ's Image > Type > "
+        "RGB Color"
     )
+
+
+def _channel_names(file: TiffFile, index: int) -> list[str]:
+    """Names of the channels of an OME-TIFF's image, empty where a channel has none."""
+    if not file.is_ome:
+        return []
+    _, image = _ome_image(file.ome_metadata or "", index)
+    return [channel.get("Name", "") for channel in image.iterfind("{*}Pixels/{*}Channel")]
+
+
+def _refuse_markers(path: Path, names: list[str], series: TiffPageSeries) -> None:
+    """Refuse arrays of separate channels that are named, all of them as no channel of a brightfield image is."""
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    if "S" in sizes or len(names) < 2 or len(names) != sizes.get("C"):
+        return
+    if not any(_NOT_MARKERS.search(name) for name in names):
+        raise ValueError(
+            f"slide {path.name} has the channels {', '.join(names)}, as fluorescence has; expected a brightfield "
+            "image: pass the H&E, or name its channels Red, Green and Blue if this is one"
+        )
 
 
 def _resolution(
@@ -232,17 +290,19 @@ def _ratio(value: Any) -> float:
 
 def _from_ome(xml: str, index: int) -> tuple[tuple[float, float] | None, float | None]:
     """Pixel size of the image at ``index`` of OME-XML, and the objective's nominal magnification."""
-    root = ElementTree.fromstring(xml)
-    images = root.findall("{*}Image")
-    image = images[index] if index < len(images) else root
+    root, image = _ome_image(xml, index)
     pixels = image.find("{*}Pixels")
-    sizes = []
-    for axis in "XY":
-        size = None if pixels is None else pixels.get(f"PhysicalSize{axis}")
-        unit = UM.get((None if pixels is None else pixels.get(f"PhysicalSize{axis}Unit")) or "µm")
-        sizes.append(None if size is None or unit is None else float(size) * unit)
+    stated = {} if pixels is None else pixels.attrib
+    sizes = positive_pair(stated.get("PhysicalSizeX"), stated.get("PhysicalSizeY"))
+    units = positive_pair(*(UM.get(stated.get(f"PhysicalSize{axis}Unit") or "µm") for axis in "XY"))
+    mpp = None if sizes is None or units is None else (sizes[0] * units[0], sizes[1] * units[1])
     used = image.find("{*}ObjectiveSettings")
     objectives = {o.get("ID"): o.get("NominalMagnification") for o in root.iterfind(".//{*}Objective")}
-    power = objectives.get(used.get("ID")) if used is not None else None
-    mpp = None if sizes[0] is None or sizes[1] is None else (sizes[0], sizes[1])
-    return mpp, None if power is None else float(power)
+    return mpp, None if used is None else positive(objectives.get(used.get("ID")))
+
+
+def _ome_image(xml: str, index: int) -> tuple[ElementTree.Element, ElementTree.Element]:
+    """Root of OME-XML and the image at ``index``, the root itself where there is none."""
+    root = ElementTree.fromstring(xml)
+    images = root.findall("{*}Image")
+    return root, images[index] if index < len(images) else root

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from pastpy.io._damaged import DAMAGED
-from pastpy.io._resolution import UM
+from pastpy.io._resolution import UM, positive_pair
 from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
 
-__all__ = ["multiscales_of", "open_zarr", "zarr_attributes"]
+__all__ = ["is_series_root", "multiscales_of", "open_zarr", "zarr_attributes"]
 
 #: Bytes of a Blosc buffer's header; the last four are the length of the whole.
 _BLOSC_HEADER = 16
@@ -38,9 +38,18 @@ def zarr_attributes(path: Path) -> dict[str, Any]:
 
 def multiscales_of(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     """The image description of OME-Zarr, wherever this version keeps it."""
-    nested = attributes.get("ome")
-    found = attributes.get("multiscales") or (nested.get("multiscales") if isinstance(nested, Mapping) else None)
+    found = _ome(attributes, "multiscales")
     return dict(found[0]) if isinstance(found, Sequence) and found and isinstance(found[0], Mapping) else None
+
+
+def is_series_root(attributes: Mapping[str, Any]) -> bool:
+    """Whether these are of the group in which bioformats2raw puts a file's images, ``0``, ``1`` and so on."""
+    return _ome(attributes, "bioformats2raw.layout") is not None
+
+
+def _ome(attributes: Mapping[str, Any], name: str) -> Any:
+    nested = attributes.get("ome")
+    return attributes.get(name) or (nested.get(name) if isinstance(nested, Mapping) else None)
 
 
 def open_zarr(path: Path) -> Slide:
@@ -53,7 +62,13 @@ def open_zarr(path: Path) -> Slide:
     """
     import zarr
 
-    image = multiscales_of(zarr_attributes(path))
+    attributes = zarr_attributes(path)
+    image = multiscales_of(attributes)
+    if image is None and is_series_root(attributes):
+        raise ValueError(
+            f"{path.name} is the root of a bioformats2raw store, whose images are groups in it; pass its first, "
+            f"{str(path / '0')!r}"
+        )
     if image is None:
         raise ValueError(f"{path.name} holds no OME-Zarr image (no 'multiscales' in its attributes)")
     try:
@@ -135,4 +150,4 @@ def _resolution(image: Mapping[str, Any], axes: list[dict[str, Any]]) -> tuple[f
         return None
     names = [a["name"] for a in axes]
     x, y = (math.prod(float(s[names.index(a)]) for s in scales) * units[a] for a in ("x", "y"))
-    return x, y
+    return positive_pair(x, y)

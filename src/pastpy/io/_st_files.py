@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,14 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from pastpy.io._counts import are_counts, header_of, refuse_duplicates
+from pastpy.io._slide import opaque
 
 if TYPE_CHECKING:
     import pandas as pd
     from pandas import DataFrame
     from scipy.sparse import csr_matrix
 
-__all__ = ["existing", "read_counts", "read_image", "read_spots"]
+__all__ = ["existing", "read_counts", "read_image", "read_spots", "unzipped"]
 
 #: Columns of a spot table: array coordinates and pixels of the full-resolution image.
 SPOT_COLUMNS = ("x", "y", "pixel_x", "pixel_y")
@@ -27,7 +29,7 @@ _MAX_PIXELS = 2**31
 
 
 def read_image(path: Path | IO[bytes], *, name: str = "") -> np.ndarray:
-    """Read an 8-bit image file as uint8 (height, width, 3).
+    """Read an 8-bit image file as uint8 (height, width, 3), what is transparent over white.
 
     Parameters
     ----------
@@ -58,7 +60,9 @@ def read_image(path: Path | IO[bytes], *, name: str = "") -> np.ndarray:
             if opened.mode not in {"RGB", "RGBA", "L", "P"}:
                 raise ValueError(f"image {name} has mode {opened.mode!r}; expected 8-bit RGB, convert it first")
             try:
-                return np.asarray(opened.convert("RGB"))
+                if not opened.has_transparency_data:
+                    return np.asarray(opened.convert("RGB"))
+                return opaque(np.asarray(opened.convert("RGBA")).transpose(2, 0, 1)).transpose(1, 2, 0)
             except (OSError, SyntaxError, ValueError, struct.error) as error:  # Pillow's own, for a file cut short
                 raise ValueError(f"image {name} cannot be decoded ({error}); is it complete?") from error
 
@@ -82,6 +86,11 @@ def existing(path: str | Path, what: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{what} {str(path)!r} is not a file; check the path")
     return path
+
+
+def unzipped(content: bytes) -> bytes:
+    """What gzip has packed, or the bytes as they are."""
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
 
 
 def read_spots(path: Path) -> DataFrame:

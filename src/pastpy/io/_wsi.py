@@ -13,7 +13,7 @@ from pastpy.io._resolution import choose_mpp
 from pastpy.io._slide import BLOCK, Slide
 from pastpy.io._slide_openslide import open_openslide, vendor_of
 from pastpy.io._slide_tiff import TIFF_MAGIC, check_complete, open_tiff
-from pastpy.io._slide_zarr import multiscales_of, open_zarr, zarr_attributes
+from pastpy.io._slide_zarr import is_series_root, multiscales_of, open_zarr, zarr_attributes
 from pastpy.io._st_files import read_image
 
 if TYPE_CHECKING:
@@ -129,10 +129,11 @@ def open_slide(path: Path) -> Slide:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a SpatialData store (and not a bare OME-Zarr image)."""
+    """Whether a folder is a SpatialData store (and not an OME-Zarr image, or a folder of them)."""
     if not any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")):
         return False
-    return multiscales_of(zarr_attributes(path)) is None
+    attributes = zarr_attributes(path)
+    return multiscales_of(attributes) is None and not is_series_root(attributes)
 
 
 def parse_slide(slide: Slide, place: Any = None) -> DataTree:

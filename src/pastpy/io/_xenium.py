@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pastpy import _keys
 from pastpy._elements import set_mpp
 from pastpy._provenance import record
 from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
-from pastpy.io._he import add_he, open_he
+from pastpy.io._he import add_he, he_path, open_he
 from pastpy.io._resolution import check_plausible
 from pastpy.io._slide_tiff import check_complete
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from spatialdata import SpatialData
 
 __all__ = ["read_xenium"]
@@ -35,8 +36,8 @@ _FILES = {
 def read_xenium(
     path: str | Path,
     *,
-    he_image: str | Path | None = None,
-    he_alignment: str | Path | None = None,
+    he_image: str | Path | Literal[False] | None = None,
+    he_alignment: str | Path | ArrayLike | None = None,
     mpp: float | None = None,
     image_key: str = _keys.IMAGE,
     **kw: Any,
@@ -52,12 +53,14 @@ def read_xenium(
     path
         Folder of the bundle.
     he_image
-        H&E of the section, anything :func:`read_wsi` takes; default: the bundle's only ``*_he_image.ome.tif``.
+        H&E of the section, anything :func:`read_wsi` takes; default: the bundle's only ``*_he_image.ome.tif``;
+        ``False``: none.
     he_alignment
-        10x's ``*_he_imagealignment.csv``, a 3×3 affine from H&E pixels to morphology pixels, or a keypoint file:
-        comma-separated, a row a pair of points, with the columns ``he_x``, ``he_y`` (H&E pixels) and ``dapi_x``,
-        ``dapi_y`` (morphology pixels) or ``x_um``, ``y_um`` (the bundle's µm), or Xenium Explorer's ``alignmentX``,
-        ``alignmentY``, ``fixedX``, ``fixedY``. Default: the file of the image's name beside it or in the bundle.
+        10x's ``*_he_imagealignment.csv``, a 3×3 affine from H&E pixels to morphology pixels, or this matrix as an
+        array; or a keypoint file: separated by commas, semicolons or tabs, a row a pair of points, with the columns
+        ``he_x``, ``he_y`` (H&E pixels) and ``dapi_x``, ``dapi_y`` (morphology pixels) or ``x_um``, ``y_um`` (the
+        bundle's µm), or Xenium Explorer's ``alignmentX``, ``alignmentY``, ``fixedX``, ``fixedY``. Default: the file
+        of the image's name beside it or in the bundle.
     mpp
         µm per level-0 pixel of the H&E, to check the alignment by, in place of what the image file states.
     image_key
@@ -137,8 +140,14 @@ def _pixel_size(folder: Path) -> float:
     return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in experiment.xenium")
 
 
-def _find_he(folder: Path, image: str | Path | None, alignment: str | Path | None) -> tuple[Path, Path] | None:
-    """Files of the H&E and its alignment, ``None`` for a bundle without."""
+def _find_he(
+    folder: Path, image: str | Path | Literal[False] | None, alignment: str | Path | ArrayLike | None
+) -> tuple[Path, str | Path | ArrayLike] | None:
+    """The H&E's file and its alignment, ``None`` for a bundle without."""
+    if image is False:
+        if alignment is not None:
+            raise ValueError("he_alignment= was given, but he_image=False leaves the H&E out; pass one of them only")
+        return None
     if image is None:
         found = sorted(folder.glob(f"*{_IMAGE_SUFFIX}"))
         if len(found) > 1:
@@ -150,9 +159,9 @@ def _find_he(folder: Path, image: str | Path | None, alignment: str | Path | Non
         if not found:
             return None
         image = found[0]
-    image = Path(image)
+    image = he_path(image)
     if alignment is not None:
-        return image, Path(alignment)
+        return image, alignment
     is_bundled = image.name.endswith(_IMAGE_SUFFIX)
     stem = image.name.removesuffix(_IMAGE_SUFFIX) if is_bundled else f"{image.name.split('.')[0]}_"
     candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder)]
