@@ -77,15 +77,6 @@ def _no_network(network_attempts: list[Any]) -> Iterator[None]:
     assert not network_attempts, f"network connections were tried: {network_attempts}"
 
 
-@pytest.fixture
-def float32() -> Iterator[None]:
-    """Full precision also on processors that are made for bfloat16, for answers known to more than its digits."""
-    import pastpy as past
-
-    with past.settings.context(precision="float32"):
-        yield
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of the real data for development; tests are skipped where it is absent."""

@@ -174,6 +174,17 @@ def test_a_cell_without_a_place_is_nan_and_the_others_are_as_before(toy_sdata, t
     np.testing.assert_allclose(table.obsm["past_expression"].to_numpy()[others], predicted[others], atol=1e-5)
 
 
+def test_a_shape_that_is_no_cell_is_named(toy_sdata, tiny_model, monkeypatch):
+    """A tissue's outline among the cells: fields are as wide as their shapes."""
+    monkeypatch.setattr("pastpy.tl._inputs.LARGE_UM", 200.0)
+    sdata = toy_sdata()
+    shapes = sdata.shapes["nuclei"]
+    shapes.geometry = [shapely.box(-400, -400, 656, 656), *shapes.geometry[1:]]
+    name = sdata["cells"].obs_names[0]
+    with pytest.warns(UserWarning, match=rf"shape of row {name!r} in 'nuclei' reaches \d\d\d µm .* up to 0.0 GB"):
+        embed(sdata, tiny_model, modality="image", on_misaligned="ignore")
+
+
 def test_a_row_without_an_id_is_nan(toy_sdata, tiny_model):
     whole, sdata = toy_sdata(), toy_sdata()
     for row in (3, 8):

@@ -30,7 +30,6 @@ def test_held_out_section_takes_no_part(tmp_path):
         assert (config.model, config.epochs, config.seed) == (CONFIG.model, CONFIG.epochs, CONFIG.seed)
 
 
-@pytest.mark.usefixtures("float32")
 def test_cells_are_predicted_as_impute_expression_does(breast):
     genes = ["ERBB2", "KRT8", "not a gene"]
     model = past.models.load("past-mini")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pastpy.bench import FeatureMethod, nested_intervals, predictable_genes, ridge, run_loso
 from pastpy.bench._baselines import gene_mean
+from pastpy.bench._intervals import width_ratio
 
 SEEN = FeatureMethod(lambda sdata: sdata["spots"].obsm["spatial"], ridge(alpha=1.0, n_components=None))
 
@@ -30,6 +32,39 @@ def test_coverage_on_exchangeable_donors(donors):
     assert 0 < found.facts["abstained"] < 1
     constant = nested_intervals(sections, gene_mean, **options)
     assert constant.facts["coverage"] == pytest.approx(0.9, abs=0.03) and constant.facts["abstained"] > 0.9
+
+
+def test_the_training_mean_is_as_wide_as_itself(donors):
+    sections, options = donors
+    found = nested_intervals(sections, gene_mean, **options)
+    assert found.facts["width_ratio"] == pytest.approx(1.0) and found.facts["abstained"] == 1.0
+    np.testing.assert_allclose(found.genes["mean_width"], found.genes["reference_width"])
+
+    def quiet(fold):
+        return {s: f.iloc[::2].reindex(f.index) for s, f in gene_mean(fold).items()}
+
+    # nor does leaving out half of the units make it narrow
+    assert nested_intervals(sections, quiet, **options).facts["width_ratio"] == pytest.approx(1.0)
+
+
+def test_nothing_is_narrower_than_no_width():
+    ratio = width_ratio(pd.DataFrame({"mean_width": [0.0, 1.0, 1.0], "reference_width": [0.0, 0.0, 2.0]}))
+    np.testing.assert_equal(ratio.to_numpy(), [np.nan, np.nan, 0.5])
+
+
+def test_a_method_cannot_rewrite_what_it_is_judged_on(donors):
+    sections, options = donors
+    before = sections["s0"]["spots"].X.copy()
+
+    def vandal(fold):
+        frames = SEEN(fold)
+        for table in fold.tables("train").values():
+            table.X.data[:] = 1
+        fold.genes.clear()
+        return frames
+
+    assert nested_intervals(sections, vandal, **options).facts == nested_intervals(sections, SEEN, **options).facts
+    assert not (sections["s0"]["spots"].X != before).nnz
 
 
 def test_a_donor_unlike_the_others_is_not_covered(donors, make_section):

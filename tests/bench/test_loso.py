@@ -147,6 +147,34 @@ def test_hest_recipe_step_by_step(make_section):
         ours = found.scores.query("method == 'wide' and section == @held").set_index("gene")["pearson"]
         np.testing.assert_allclose(ours.loc[genes], r, atol=1e-6)
     assert found.facts["target"] == "log1p of raw counts"
+    assert found.facts["components"] == {"wide": dict.fromkeys(sections, 256)}
+
+
+def test_hest_scores_all_spots_of_a_fold_together(cohort):
+    sections, donors = cohort
+    genes = [f"g{i}" for i in range(10)]
+    folds = [(["s2", "s3", "s4", "s5"], ["s0", "s1"]), (["s0", "s1", "s4", "s5"], ["s2", "s3"]),
+             (["s0", "s1", "s2", "s3"], ["s4"])]  # fmt: skip
+    encoders = {"seen": features}
+    found = hest(sections, encoders, donors=donors, folds=folds, genes=genes)
+    means = []
+    for i, (_, test) in enumerate(folds):
+        predicted = np.concatenate([found.predictions["seen"][s].to_numpy() for s in test])
+        truth = np.concatenate([np.log1p(sections[s]["spots"][:, genes].X.toarray()) for s in test])
+        r = [np.corrcoef(predicted[:, g], truth[:, g])[0, 1] for g in range(10)]
+        scores = found.scores.query("method == 'seen' and fold == @i", local_dict={"i": f"fold{i}"}).set_index("gene")
+        np.testing.assert_allclose(scores.loc[genes, "pearson"], r, atol=1e-6)
+        assert scores["n"].eq(60 * len(test)).all()
+        means.append(np.mean(r))
+    table = found.table()
+    assert table.loc["seen", "mean"] == pytest.approx(np.mean(means))
+    assert {"fold0", "fold1", "s4"} <= set(table.columns) and not {"s0", "s1"} & set(table.columns)
+    assert found.summary()["components"] == {"seen": {"fold0": 2, "fold1": 2, "fold2": 2}}
+    # a donor at a time, each with two sections, is the same by default
+    by_donor = hest(sections, encoders, donors=donors, genes=genes).scores
+    assert set(by_donor["section"]) == {"P0", "P1", "P2"} and len(by_donor) == 2 * 3 * 10
+    with pytest.raises(ValueError, match=r"\['s0'\] are held out by several folds"):
+        hest(sections, encoders, donors=donors, folds=[folds[0], (["s4", "s5"], ["s0"])], genes=genes)
 
 
 # -- baselines -------------------------------------------------------------------------------------------------------

@@ -42,6 +42,13 @@ def test_by_hand():
     assert out.obs["n_cells"].tolist() == [2, 1, 0]
 
 
+def test_a_cell_without_a_gene_does_not_count_for_it():
+    cells = table([[0, 0], [1, 0], [100, 0]], {"A": np.log1p([4.0, 4, 4]), "B": np.log1p([np.nan, 4, np.nan])})
+    out = to_spots(cells, table([[0, 0], [100, 0]]), spot_diameter_um=10)
+    np.testing.assert_allclose(np.expm1(out.X), [[4, 4], [4, np.nan]], rtol=1e-6)
+    assert out.obs["n_cells"].tolist() == [2, 1]
+
+
 def test_the_samples_diameter_is_known(breast):
     spots = breast["spots"]
     cells = table(spots.obsm["spatial"] + [10.0, 0.0], {"A": np.zeros(spots.n_obs)})

@@ -65,6 +65,17 @@ def test_a_budget_bounds_what_is_kept():
     assert level.decoded == sum(made.values())
 
 
+def test_a_chunk_larger_than_the_budget_is_decoded_once_for_neighbouring_windows():
+    image, made = counted((3, 70, 110))
+    windows = [((y, y + 10), (0, 110)) for y in range(0, 70, 10)]
+    with ThreadPoolExecutor(2) as decoder:
+        decoded = DecodedChunks(ChunkedLevel(image), windows, decoder, budget=100)
+        for i, (rows, _) in enumerate(windows):
+            np.testing.assert_array_equal(decoded.get(i), PIXELS[:, slice(*rows)])
+        assert not decoded._cache
+    assert set(made.values()) == {1}
+
+
 def test_windows_may_be_asked_for_at_the_same_time():
     image, made = counted()
     windows = [((0, 70), (0, 110))] * 12

@@ -104,3 +104,15 @@ def test_pixel_types_and_channels(noise):
     for channels in (1, 2, 5):
         with pytest.raises(ValueError, match=f"'dapi' has {channels} channels"):
             FieldReader([image(np.zeros((channels, 8, 8), np.uint8))], mpp=1, target_mpp=1, name="dapi")
+
+
+@pytest.mark.parametrize("rectangle", [(-30, -20, 24, 16), (30, 28, 40, 30), (-30, 10, 90, 8), (5, 6, 7, 8)])
+def test_a_rectangle_that_leaves_a_shrunk_field_at_the_images_border(rectangle):
+    """What a single unit's rectangle does in crop mode; a field of a much finer level is resampled beforehand."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 160, 160), dtype=np.uint8)
+    reader = FieldReader([image(pixels)], mpp=0.5, target_mpp=2.0)
+    # fields reach beyond the image, where its last pixels are repeated
+    whole = FieldPixels(reader, field(-8, -8, 56, 56), pixels)
+    x, y, width, height = rectangle
+    found = whole.cut(x + 8, y + 8, width, height)
+    np.testing.assert_array_equal(found, reader.read(field(x, y, width, height)))

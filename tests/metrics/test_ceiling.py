@@ -66,6 +66,16 @@ def test_what_is_wrong_is_named():
         metrics.noise_ceiling(table, genes=["x"])
     with pytest.raises(ValueError, match="at most the median depth"):
         metrics.noise_ceiling(table, depth=1e6)
+    with pytest.raises(ValueError, match="n_splits must be at least 1, got 0"):
+        metrics.noise_ceiling(table, n_splits=0)
+    with pytest.raises(ValueError, match="1 genes more than once, e.g. \\['0'\\]"):
+        metrics.noise_ceiling(table, genes=["0", "0"])
+    with pytest.raises(TypeError, match="pass \\['0'\\]"):
+        metrics.noise_ceiling(table, genes="0")
+    twice = table.copy()
+    twice.var_names = ["0", "1", "1"]
+    with pytest.raises(ValueError, match="has a gene twice"):
+        metrics.noise_ceiling(twice)
     table.X = table.X * 0.5
     with pytest.raises(ValueError, match="raw counts"):
         metrics.noise_ceiling(table)

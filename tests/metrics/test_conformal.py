@@ -78,6 +78,37 @@ def test_a_large_donor_does_not_set_the_width():
     assert metrics.interval_coverage(y, lower, upper, donor).loc["g", "coverage"] == pytest.approx(0.9, abs=0.04)
 
 
+def test_groups_weigh_the_same():
+    errors = np.r_[np.arange(1, 101) / 100, np.full(50, 10.0)]
+    y = pd.DataFrame({"g": 20 + errors})
+    calibration = metrics.calibrate_intervals(
+        y * 0 + 20, y, pd.Series(["a"] * 100 + ["b"] * 50), levels=(0.1, 0.2, 0.3, 0.4, 0.6)
+    )
+    # a's errors are half of the weight, so a fifth of them is 0.1 of it, and one of 134 effective errors is yet to come
+    np.testing.assert_allclose(calibration.half_widths[:, 0], [0.21, 0.41, 0.61, 0.81, 10.0])
+
+
+@pytest.mark.parametrize("tiny", [1, 3])
+def test_a_tiny_donor_does_not_set_the_width(tiny):
+    p, m, sd, donor = cohort(0, OLD[:6], n=200)
+    keep = np.arange(len(p)) < len(p) - 200 + tiny
+    without = metrics.calibrate_intervals(p[donor != "P5"], m, donor, sd=sd)
+    found = metrics.calibrate_intervals(p[keep], m, donor, sd=sd)
+    row = found.row(0.9)
+    assert (found.n == 1000 + tiny).all() and donor[keep].nunique() == 6
+    np.testing.assert_allclose(found.half_widths[row], without.half_widths[row], rtol=0.03)
+    p, m, sd, donor = cohort(1, NEW)
+    lower, upper = metrics.conformal_intervals(p, found, sd=sd)
+    assert metrics.interval_coverage(m, lower, upper, donor)["coverage"].mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_few_groups_are_said_to_cover_less():
+    p, m, _, donor = cohort(0, OLD, n=5)
+    few = donor.isin(OLD[:9])
+    assert "cover less" not in metrics.calibrate_intervals(p, m, donor).statement
+    assert "so few cover less than the nominal level" in metrics.calibrate_intervals(p[few], m, donor).statement
+
+
 def test_there_and_back_as_json():
     p, m, _, donor = cohort(0, OLD[:2], n=6)
     calibration = metrics.calibrate_intervals(p, m.assign(g3=np.nan), donor, within_patient=True)
@@ -94,6 +125,8 @@ def test_what_is_wrong_is_named():
     calibration = metrics.calibrate_intervals(p, m, donor)
     for call, message in (
         (lambda: metrics.calibrate_intervals(p, m, donor * 0 + "P"), "at least two groups"),
+        (lambda: metrics.calibrate_intervals(p, m, donor, levels=(0, 0.9)), r"0.9 for 90 %, got \[0\]"),
+        (lambda: metrics.calibrate_intervals(p, m, donor, levels=(90,)), r"0.9 for 90 %, got \[90\]"),
         (lambda: metrics.calibrate_intervals(p, m, donor[:5]), "35 units have no group"),
         (lambda: metrics.interval_coverage(m, m, m, donor[:5]), "35 units have no group"),
         (lambda: metrics.calibrate_intervals(p, m, donor, sd=sd * 0), "sd must be positive"),
@@ -102,3 +135,14 @@ def test_what_is_wrong_is_named():
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+def test_without_a_prediction_is_what_the_mean_alone_gets():
+    """A prediction that says nothing is not narrower than none; the old reference, tail to tail, let it look so."""
+    rng = np.random.default_rng(0)
+    y = pd.DataFrame({"sparse": rng.exponential(1.0, 400) * (rng.random(400) < 0.4), "dense": rng.normal(5, 1, 400)})
+    groups = pd.Series(np.repeat(["a", "b", "c", "d"], 100))
+    constant = pd.DataFrame(np.tile(y.mean(), (400, 1)), columns=y.columns)
+    calibration = calibrate_intervals(constant, y, groups)
+    lower, upper = conformal_intervals(constant, calibration, level=0.9)
+    np.testing.assert_allclose((upper - lower).iloc[0], calibration.reference_widths[calibration.row(0.9)], rtol=1e-9)

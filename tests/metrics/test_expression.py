@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -47,6 +48,18 @@ def test_bad_frames_are_named():
         metrics.expression(a, a.set_axis([0, 0], axis=0))
     with pytest.raises(KeyError, match="not in both frames, e.g. \\['h'\\]"):
         metrics.expression(a, a, genes=["g", "h"])
+    with pytest.raises(ValueError, match="share no gene"):
+        metrics.expression(a, a.rename(columns={"g": "h"}))
+    with pytest.raises(ValueError, match="1 genes more than once, e.g. \\['g'\\]"):
+        metrics.expression(a, a, genes=["g", "g"])
+    with pytest.raises(TypeError, match="got the text 'abc'"):
+        metrics.expression(a, a, genes="abc")
+    with pytest.raises(TypeError, match="predicted must be a DataFrame .* got ndarray"):
+        metrics.expression(a.to_numpy(), a)
+    with pytest.raises(TypeError, match=r"measured must be a DataFrame .* got AnnData; of an AnnData pass .to_df\(\)"):
+        metrics.expression(a, AnnData(a.to_numpy()))
+    with pytest.raises(ValueError, match="raster_um must be a positive number of µm, got 0"):
+        metrics.expression(a, a, coordinates=pd.DataFrame({"x": [0.0, 1], "y": 0.0}), raster_um=0)
 
 
 def frames(rng, n=30, genes=4):
@@ -111,6 +124,36 @@ def test_deviance_is_that_of_the_negative_binomial():
     assert d2[0] > 0.25 and d2[1] == pytest.approx(0, abs=1e-9) and d2[2] < 0
 
 
+def nb_case(rng, n=50):
+    """Predicted and measured expression, counts and depth."""
+    counts = pd.DataFrame(rng.poisson(5, (n, 2)), columns=["g", "h"])
+    depth = pd.Series(rng.integers(50, 100, n))
+    return (
+        pd.DataFrame(rng.random((n, 2)) + 5, columns=["g", "h"]),
+        np.log1p(1e4 * counts.div(depth, axis=0)),
+        counts,
+        depth,
+    )
+
+
+def test_a_unit_without_counts_has_no_part_in_the_deviance():
+    predicted, measured, counts, depth = nb_case(np.random.default_rng(0))
+    counts.iloc[0], depth.iloc[0], measured.iloc[0] = 0, 0, np.nan
+    found = metrics.expression(predicted, measured, counts=counts, depth=depth)
+    rest = metrics.expression(predicted[1:], measured[1:], counts=counts[1:], depth=depth[1:])
+    assert np.isfinite(found[["nb_deviance", "nb_d2"]]).all(axis=None)
+    pd.testing.assert_frame_equal(found, rest)
+
+
+@pytest.mark.parametrize("bad", [-1, 0.5])
+def test_what_are_no_counts_is_refused(bad):
+    predicted, measured, counts, depth = nb_case(np.random.default_rng(0))
+    with pytest.raises(ValueError, match=f"counts= must be raw counts, whole and not negative, got {bad}"):
+        metrics.expression(predicted, measured, counts=counts.astype(float).mask(counts == 4, bad), depth=depth)
+    with pytest.raises(ValueError, match="depth= must be raw counts"):
+        metrics.expression(predicted, measured, counts=counts, depth=depth * 0 + bad)
+
+
 def test_knowing_the_donor_earns_nothing():
     rng = np.random.default_rng(1)
     donor = pd.Series(np.repeat(["P1", "P2", "P3", "P4"], 50))
@@ -136,3 +179,26 @@ def test_summary_has_sets_units_and_groups():
     assert found.loc["first", "pearson"] == pytest.approx(by_gene.loc[["a", "b"], "pearson"].mean())
     assert found.loc["with absent", ["n_genes", "n_scored"]].tolist() == [3, 1]
     assert (found["pearson_lower"] < found["pearson"]).all() and (found["pearson"] < found["pearson_upper"]).all()
+
+
+def test_silence_on_hard_genes_raises_no_mean():
+    rng = np.random.default_rng(4)
+    predicted, measured = frames(rng, n=60, genes=4)
+    donor = pd.Series(np.repeat(["P1", "P2", "P3"], 20))
+    measured["d"] = 1.0
+    silent = predicted.assign(b=np.nan, c=3.0)
+    found = metrics.expression_summary(silent, measured, donor)
+    by_gene = metrics.expression(predicted, measured, groups=donor)
+    # missing and constant predictions count as 0; a gene that is not measured to vary is no question
+    assert found.loc["all genes", "pearson"] == pytest.approx(by_gene.loc["a", "pearson"] / 3)
+    assert found.loc["all genes", "spearman"] == pytest.approx(by_gene.loc["a", "spearman"] / 3)
+    assert found.loc["all genes", "n_scored"] == 1
+    # a unit that nothing is said of counts as 0 as well
+    half = predicted.copy()
+    half.iloc[::2] = np.nan
+    whole, units = (metrics.expression(x, measured, by="unit")["pearson"] for x in (predicted, half))
+    found = metrics.expression_summary(half, measured, donor).loc["all genes", "unit_pearson"]
+    assert found == pytest.approx(whole[1::2].mean() / 2) and units[::2].isna().all()
+    # where there is no correlation at all, none is made up
+    constant = metrics.expression_summary(measured * 0, measured, donor)
+    assert constant[["pearson", "unit_pearson"]].isna().all(axis=None)

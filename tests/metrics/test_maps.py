@@ -73,3 +73,44 @@ def test_expression_scores_maps_within_a_group():
         coordinates=pd.concat([where, where], ignore_index=True), groups=pd.Series(np.repeat(["a", "b"], 144)),
     )  # fmt: skip
     np.testing.assert_allclose(two["morans_i_measured"], found["morans_i_measured"])
+
+
+def test_a_gene_is_mapped_over_its_own_units():
+    rng = np.random.default_rng(5)
+    side = np.arange(12) * 10.0
+    where = pd.DataFrame([(x, y) for x in side for y in side])
+    truth = pd.DataFrame({"a": np.sin(where[0] / 20), "b": np.cos(where[1] / 30)})
+    predicted = truth + rng.normal(0, 0.1, truth.shape)
+    alone = metrics.expression(predicted[["a"]], truth, genes=["a"], coordinates=where)
+    predicted.loc[:100, "b"] = np.nan
+    both = metrics.expression(predicted, truth, coordinates=where)
+    pd.testing.assert_frame_equal(both.loc[["a"]], alone)
+    rest = metrics.expression(predicted[101:], truth, genes=["b"], coordinates=where)
+    pd.testing.assert_frame_equal(both.loc[["b"]], rest)
+    # no unit is known for both genes
+    predicted.loc[101:, "a"] = np.nan
+    apart = metrics.expression(predicted, truth, coordinates=where)
+    assert apart[["ssim", "morans_i_predicted", "morans_i_measured"]].notna().all(axis=None)
+    expected = morans_i(truth[["a"]].to_numpy(), where.to_numpy())
+    np.testing.assert_array_equal(morans_i(truth.assign(b=np.nan).to_numpy(), where.to_numpy()), [expected[0], np.nan])
+
+
+def test_maps_without_score_say_why():
+    side = np.arange(6) * 10.0
+    xy = pd.DataFrame([(x, y) for x in side for y in side])
+    rng = np.random.default_rng(6)
+    truth = pd.DataFrame(rng.random((36, 4)), columns=["ok", "measured", "predicted", "few"])
+    predicted = truth + rng.normal(0, 0.1, truth.shape)
+    truth["measured"], predicted["predicted"] = 1.0, 2.0
+    predicted.loc[5:, "few"] = np.nan
+    found = metrics.expression(predicted, truth, coordinates=xy)["map_reason"]
+    assert found.tolist() == [
+        "", "constant in measured", "constant in predicted", "fewer than 8 units with coordinates",
+    ]  # fmt: skip
+    heap = metrics.expression(predicted, truth, genes=["ok"], coordinates=xy * 0)
+    assert heap["map_reason"].tolist() == ["all units in one place"] and np.isnan(heap["ssim"].iloc[0])
+    coarse = metrics.expression(predicted, truth, genes=["ok"], coordinates=xy, raster_um=1000)
+    assert coarse["map_reason"].tolist() == ["map too small or too sparse"]
+    donor = pd.Series(np.repeat(["a", "b"], 18))
+    grouped = metrics.expression(predicted, truth, coordinates=xy, groups=donor)
+    assert grouped["map_reason"].tolist() == found.tolist()

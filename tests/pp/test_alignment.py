@@ -154,6 +154,28 @@ def test_cells_of_another_place_are_unknown(segmented):
     assert found["orientation"] is None and np.isnan(found["shift_x_um"])
 
 
+def turned(degrees: float, width: float, height: float) -> Affine:
+    """A turn about the centre, in pixels."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turn, centre = np.array([[c, -s], [s, c]]), np.array([width, height]) / 2
+    return affine(np.column_stack([turn, centre - turn @ centre]))
+
+
+def test_cells_turned_by_a_degree_are_not_blamed_on_the_mpp():
+    sdata = faulty(past.datasets.simulate_tissue(n_cells=2500, n_genes=1, seed=7), "none", "nuclei_true", "cells_true")
+    level = image_levels(sdata, "he")[0]
+    set_transformation(sdata["nuclei_true"], turned(1, level.sizes["x"], level.sizes["y"]), "global")
+    found = past.pp.check_alignment(sdata).loc["nuclei_true"]
+    assert found["verdict"] == "suspicious" and BLOB_LIMITS.least < found["nuclear_width_um"] < BLOB_LIMITS.most
+    assert "cells scatter around their nuclei" in found["reason"] and "µm/px" not in found["reason"]
+
+
+def test_a_wrong_mpp_that_leaves_blobs_usual_is_no_scatter(simulated):
+    found = past.pp.check_alignment(simulated, mpp=0.5 * 1.5, table_key="cells_true").loc["nuclei_true"]
+    assert found["nuclear_width_um"] < BLOB_LIMITS.most
+    assert found["verdict"] == "suspicious" and "µm/px may be too large" in found["reason"]
+
+
 # DAPI
 
 
@@ -182,6 +204,21 @@ def test_dapi_is_compared_where_there_is_one(segmented, name):
     assert found["verdict"] == ("ok" if name == "none" else "suspicious") and found["reason"].startswith("DAPI lies")
     expected = [9, 12] if name == "15 µm shift" else [0, 0]
     np.testing.assert_allclose(found[["shift_x_um", "shift_y_um"]].astype(float), expected, atol=1.0)
+
+
+def test_of_two_images_the_one_that_is_not_dapi_is_the_he(segmented):
+    sdata = with_dapi(segmented, Identity())
+    assert past.pp.check_alignment(sdata, dapi_key="dapi", n_windows=4).loc["nuclei", "image"] == "he"
+    sdata.images["other"] = sdata["he"]
+    with pytest.raises(KeyError, match=r"2 images, \['he', 'other'\]: say which with image_key="):
+        past.pp.check_alignment(sdata, dapi_key="dapi")
+
+
+def test_dapi_far_off_is_not_blamed_on_the_cells(segmented):
+    sdata = with_dapi(segmented, affine([[1, 0, 70_000], [0, 1, 0]]))
+    found = past.pp.check_alignment(sdata, dapi_key="dapi", n_windows=4).loc["nuclei"]
+    assert found["verdict"] == "unknown"
+    assert found["reason"].startswith("DAPI matches the H&E's nuclei in no orientation; it may not overlap the H&E")
 
 
 def test_a_dapi_image_must_have_the_channel(segmented):
@@ -401,6 +438,15 @@ def test_guard_trusts_pastpys_own_nuclei_until_they_are_moved(segmented, monkeyp
     assert calls
 
 
+def test_guard_points_at_the_users_line(segmented):
+    """As it would if it were called from deep within pastpy."""
+    inside = {"__name__": "pastpy.tl._inside", "guard": guard}
+    exec("def deeper(*a, **k):\n    guard(*a, **k)\n\ndef run(*a, **k):\n    deeper(*a, **k)", inside)
+    with pytest.warns(UserWarning, match="do not seem to fit") as caught:
+        inside["run"](faulty(segmented, "15 µm shift", "nuclei", "cells"), **ELEMENTS, mpp=0.69, on_misaligned="warn")
+    assert [w.filename for w in caught] == [__file__]
+
+
 # Limits
 
 
@@ -424,6 +470,20 @@ def test_an_image_that_was_sliced_under_its_cells_is_caught(segmented):
     moved.images["he"] = moved.images["he"].isel(x=slice(29, None))
     found = past.pp.check_alignment(moved).loc["nuclei"]
     assert found["verdict"] == "suspicious" and found["shift_x_um"] == pytest.approx(29 * 0.69, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance_um": float("nan")}, "tolerance_um must be a positive finite number of µm, got nan"),
+        ({"tolerance_um": "5"}, "tolerance_um must be a positive finite number of µm, got '5'"),
+        ({"n_windows": 2.5}, "n_windows must be at least 2, and a whole number, got 2.5"),
+        ({"seed": -1}, "seed must be at least 0, and a whole number, got -1"),
+    ],
+)
+def test_arguments_out_of_range(toy_sdata, options, message):
+    with pytest.raises(ValueError, match=message):
+        past.pp.check_alignment(toy_sdata(size=96, n_cells=4), **options)
 
 
 def test_bad_arguments(toy_sdata):

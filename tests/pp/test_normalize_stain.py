@@ -15,10 +15,10 @@ from pastpy.pp._stain_vectors import angle_deg, macenko
 from pastpy.pp._tissue_mask import optical_density
 
 
-def sdata_of(rgb: np.ndarray) -> SpatialData:
+def sdata_of(rgb: np.ndarray, **options) -> SpatialData:
     image = Image2DModel.parse(
         rgb.transpose(2, 0, 1), dims=("c", "y", "x"), scale_factors=[2],
-        transformations={"global": Scale([0.69, 0.69], axes=("x", "y"))},
+        transformations={"global": Scale([0.69, 0.69], axes=("x", "y"))}, **options,
     )  # fmt: skip
     sdata = SpatialData(images={"he": image})
     _elements.set_mpp(sdata, "he", 0.69)
@@ -59,6 +59,42 @@ def test_the_new_image_is_laid_where_the_old_one_is_and_defaults_ignore_it(rgb, 
     with pytest.raises(ValueError, match="already has 'even'; pass overwrite=True"):
         past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even")
     past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even", overwrite=True)
+
+
+def level0(sdata: SpatialData, name: str) -> np.ndarray:
+    return _elements.image_levels(sdata, name)[0].values
+
+
+@pytest.mark.parametrize("kind", ["uint16", "float", "rgba", "bgr"])
+def test_the_same_picture_in_another_type_gives_the_same(rgb, other, kind):
+    pixels = {
+        "uint16": other.astype(np.uint16) * 257,
+        "float": (other / 255).astype(np.float32),
+        "rgba": np.concatenate([other, np.full((*other.shape[:2], 1), 255, np.uint8)], axis=-1),
+        "bgr": other[..., ::-1],
+    }[kind]
+    plain, typed = sdata_of(other), sdata_of(pixels, **({"c_coords": ["b", "g", "r"]} if kind == "bgr" else {}))
+    for sdata in (plain, typed):
+        past.pp.normalize_stain(sdata, sdata_of(rgb))
+    new, expected = level0(typed, "he_normalized"), level0(plain, "he_normalized")
+    assert new.dtype == np.uint8 and new.shape == expected.shape
+    # levels of a pyramid are rounded to other numbers in other types
+    assert np.abs(new.astype(int) - expected.astype(int)).mean() < 0.5
+
+
+def test_errors_name_the_image_or_the_reference(rgb):
+    sdata, swapped = sdata_of(rgb), sdata_of(rgb[..., [1, 0, 2]])
+    with pytest.raises(ValueError, match=r"the stains of image 'he' cannot be told apart .*order red, green, blue"):
+        past.pp.normalize_stain(swapped, sdata)
+    with pytest.raises(ValueError, match="the stains of image 'he' of the reference cannot be told apart"):
+        past.pp.normalize_stain(sdata, swapped)
+    with pytest.raises(ValueError, match="no tissue found on image 'he' of the reference"):
+        past.pp.normalize_stain(sdata, sdata_of(np.full((512, 512, 3), 240, np.uint8)))
+    unknown = sdata_of(rgb)
+    unknown.attrs.clear()
+    with pytest.raises(ValueError, match=r"the reference stores no µm/px of its image 'he'.*reference\.attrs"):
+        past.pp.normalize_stain(sdata, unknown, mpp=0.69)
+    assert list(sdata.images) == ["he"]
 
 
 def test_bad_input(rgb, monkeypatch):

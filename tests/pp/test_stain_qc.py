@@ -84,6 +84,20 @@ def test_focus_of_coarse_pixels_is_unknown(rgb):
     assert np.isnan(found["focus"]) and "out of focus" not in found["flags"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile_um": "256"}, "tile_um must be a finite number of at least 32 µm, got '256'"),
+        ({"tile_um": float("nan")}, "tile_um must be a finite number of at least 32 µm, got nan"),
+        ({"max_tiles": 1.5}, "max_tiles must be at least 1, and a whole number, got 1.5"),
+        ({"seed": -1}, "seed must be at least 0, and a whole number, got -1"),
+    ],
+)
+def test_arguments_out_of_range(rgb, options, message):
+    with pytest.raises(ValueError, match=message):
+        past.pp.stain_qc(sdata_of(rgb), **options)
+
+
 def test_bad_input(rgb):
     with pytest.raises(ValueError, match="per='cell' is unknown"):
         past.pp.stain_qc(sdata_of(rgb), per="cell")

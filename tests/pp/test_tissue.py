@@ -13,16 +13,19 @@ import pastpy as past
 from pastpy._elements import level0_affine, set_mpp
 from pastpy.pp._overview import read_overview
 from pastpy.pp._tissue import mask_polygons
-from pastpy.pp._tissue_mask import TissueMaskParameters, tissue_mask, unusable_mask
+from pastpy.pp._tissue_mask import TissueMaskParameters, tissue_mask, unusable_mask, white_level
 from pastpy.train.data import read_section
 
 PINK, GLASS = (190, 120, 175), (241, 239, 238)
 INKS = {
     "blue": (40, 60, 170),
     "navy": (20, 30, 95),
+    "dark navy": (20, 20, 70),
     "green": (25, 130, 70),
     "black": (25, 25, 28),
     "red": (200, 30, 45),
+    "orange": (240, 140, 30),
+    "yellow": (240, 220, 60),
 }
 MPP = 8.0
 
@@ -85,6 +88,50 @@ def test_holes_are_holes_and_small_ones_are_filled():
     assert polygon.area * (MPP / 1000) ** 2 == pytest.approx(disc_mm2(100) - disc_mm2(30), rel=0.06)
 
 
+def test_background_at_the_border_is_no_hole():
+    corner, inside = np.s_[:5, :5], np.s_[100:105, 100:105]
+    rgb = np.full((200, 200, 3), PINK, np.uint8)
+    rgb[corner] = rgb[inside] = GLASS
+    mask = tissue_mask(rgb, MPP)
+    assert mask[inside].all() and not mask[corner][:2, :2].any()
+
+
+def test_images_smaller_than_the_least_piece_and_hole(breast):
+    """90 pixels of 0.69 µm are 62 µm: 0.004 mm²."""
+    blank = sdata_of(np.full((90, 90, 3), 243, np.uint8), 0.69)
+    assert len(past.pp.find_tissue(blank, copy=True)) == 0
+    tissue = breast["he"].values[:, 1000:1090, 1000:1090].transpose(1, 2, 0)
+    assert past.pp.find_tissue(sdata_of(tissue, 0.69), copy=True)["area_mm2"].sum() > 0.0035
+
+
+#: Darker lamps, and lamps and filters with a cast.
+LIGHTS = [(0.88, 0.88, 0.88), (0.85, 0.85, 0.85), (0.8, 0.8, 0.8), (1, 1, 0.87), (0.85, 0.95, 1)]
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+def test_tissue_is_the_same_in_another_light(light, shared_data):
+    pieces = past.pp.find_tissue(sdata_of((slide(ink="blue") * light).astype(np.uint8)), copy=True)
+    assert pieces["area_mm2"].tolist() == [pytest.approx(disc_mm2(60), rel=0.06)]
+    he = past.io.read_wsi(shared_data / "svs" / "cmu-1-small-region.svs")["he"]
+    levels = [he["scale0"]["image"]]
+    rgb = read_overview(levels, mpp=0.499, target_mpp=MPP, name="he").rgb
+    share = tissue_mask((rgb * light).astype(np.uint8), MPP).mean()
+    assert share == pytest.approx(tissue_mask(rgb, MPP).mean(), abs=0.01) and 0.39 < share < 0.42
+
+
+@pytest.mark.parametrize("glass", [(235, 230, 205), (190, 190, 195), (205, 228, 240)])
+def test_empty_glass_of_any_tint_has_no_tissue(glass):
+    noise = np.random.default_rng(0).normal(0, 2, (200, 200, 3))
+    assert not tissue_mask(np.clip(glass + noise, 0, 255).astype(np.uint8), MPP).any()
+
+
+def test_the_level_of_glass_is_found_beside_more_tissue():
+    rgb = slide(discs=((200, 150, 140),))
+    np.testing.assert_allclose(white_level(rgb), GLASS, atol=1)
+    np.testing.assert_allclose(white_level(np.rint(rgb * 0.8).astype(np.uint8)), np.multiply(GLASS, 0.8), atol=1.5)
+    np.testing.assert_array_equal(white_level(np.full((50, 50, 3), PINK, np.uint8)), 255)
+
+
 def test_every_core_of_a_microarray_is_a_row():
     discs = [(x, y, 35) for y in (60, 160) for x in (60, 160, 260)]
     pieces = past.pp.find_tissue(sdata_of(slide(discs=[*discs, (350, 60, 3)])), copy=True)
@@ -132,6 +179,13 @@ def test_pixel_types(kind):
 def test_real_tissue_without_glass_is_tissue(breast):
     past.pp.find_tissue(breast)
     assert breast["tissue"]["area_mm2"].sum() > 0.85 * (2000 * 0.69 / 1000) ** 2
+
+
+def test_pale_specks_of_tissue_are_no_glass(breast):
+    rgb = read_overview([breast["he"]], mpp=0.69, target_mpp=MPP, name="he").rgb
+    for y in range(0, 112, 28):
+        for x in range(0, 112, 28):
+            np.testing.assert_array_equal(white_level(rgb[y : y + 60, x : x + 60]), 255)
 
 
 def test_real_section(shared_data):

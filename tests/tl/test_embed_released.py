@@ -12,8 +12,6 @@ import pastpy as past
 from pastpy.models import tokenize
 from pastpy.models.released import ReleasedConfig, ReleasedPAST
 
-pytestmark = pytest.mark.usefixtures("float32")
-
 SMALL = ReleasedConfig(
     image_dim=32, image_depth=2, image_heads=2, n_tokens=64, cell_dim=16, cell_depth=1, cell_heads=2,
     cell_feedforward=16, graph=False, embedding_dim=8,

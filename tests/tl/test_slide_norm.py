@@ -14,8 +14,6 @@ from pastpy.models import PAST
 from pastpy.train.augment import View
 from pastpy.train.data import pooled_tokens
 
-pytestmark = pytest.mark.usefixtures("float32")
-
 CALL = {"modality": "image", "progress": False}
 
 

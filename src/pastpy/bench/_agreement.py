@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pastpy.metrics._columns import column_scores
+from pastpy.metrics._columns import column_scores, silence_as_zero, varies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,19 +22,19 @@ def deconvolution_agreement(predicted: pd.DataFrame, reference: pd.DataFrame) ->
     Parameters
     ----------
     predicted, reference
-        Frames (spots × cell types), non-negative; rows are scaled to sum to 1. Spots and types of both are compared,
-        rows with NaN or without any cell left out.
+        Frames (spots × cell types), non-negative; rows are scaled to sum to 1. Spots of both are compared, rows with
+        NaN or without any cell left out. A type that only one of them has is 0 in the other.
 
     Returns
     -------
     A row a type: ``pearson``, ``spearman``, ``rmse``, ``mean_predicted``, ``mean_reference``, ``n``; and the row
-    ``"all types"``: means of these, and ``jensen_shannon``, the divergence of the two mixtures in bits (0–1), averaged
-    over spots.
+    ``"all types"``: means of these, in which the correlation of a type that only the reference varies in is 0, and
+    ``jensen_shannon``, the divergence of the two mixtures in bits (0–1), averaged over spots.
 
     Raises
     ------
     ValueError
-        If no spot or fewer than two types are shared, or a proportion is negative.
+        If no spot or fewer than two types are shared, a spot or type stands twice, or a proportion is negative.
 
     References
     ----------
@@ -43,23 +43,27 @@ def deconvolution_agreement(predicted: pd.DataFrame, reference: pd.DataFrame) ->
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> p = pd.DataFrame({"tumour": [0.2, 0.5, 0.9], "stroma": [0.8, 0.5, 0.1]})
-    >>> float(deconvolution_agreement(p, p).loc["all types", "jensen_shannon"])
+    >>> float(past.bench.deconvolution_agreement(p, p).loc["all types", "jensen_shannon"])
     0.0
     """
     import pandas as pd
     from scipy.spatial.distance import jensenshannon
 
+    frames = {"predicted": predicted, "reference": reference}
+    for name, frame in frames.items():
+        if not frame.index.is_unique or not frame.columns.is_unique:
+            raise ValueError(f"{name} has a spot or a cell type twice; make its index and columns unique")
     units = predicted.index.intersection(reference.index, sort=False)
-    types = [t for t in predicted.columns if t in reference.columns]
-    if not len(units) or len(types) < 2:
-        raise ValueError(
-            f"{len(units)} spots and {len(types)} cell types are shared; one spot and two types are needed"
-        )
+    n_shared = len(predicted.columns.intersection(reference.columns))
+    if not len(units) or n_shared < 2:
+        raise ValueError(f"{len(units)} spots and {n_shared} cell types are shared; one spot and two types are needed")
+    types = predicted.columns.union(reference.columns, sort=False)
     pair = []
-    for name, frame in (("predicted", predicted), ("reference", reference)):
-        values = frame.loc[units, types].to_numpy(dtype=float)
+    for name, frame in frames.items():
+        values = frame.loc[units].reindex(columns=types, fill_value=0.0).to_numpy(dtype=float)
         if (values < 0).any():
             raise ValueError(f"{name} has negative proportions")
         total = values.sum(axis=1, keepdims=True)
@@ -75,7 +79,8 @@ def deconvolution_agreement(predicted: pd.DataFrame, reference: pd.DataFrame) ->
         },
         index=pd.Index(types, name="cell_type"),
     )  # fmt: skip
-    out.loc["all types"] = out.mean()
+    counted = {s: silence_as_zero(scores[s], varies(r)) for s in ("pearson", "spearman")}
+    out.loc["all types"] = out.assign(**counted).mean()
     out["jensen_shannon"] = np.nan
     out.loc["all types", "jensen_shannon"] = float(np.nanmean(jensenshannon(p.T, r.T, base=2) ** 2))
     return out
@@ -118,9 +123,10 @@ def retrieval_recall(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(20, 5))
-    >>> retrieval_recall(x, x, k=(1,))["recall"].tolist()
+    >>> past.bench.retrieval_recall(x, x, k=(1,))["recall"].tolist()
     [1.0]
     """
     import pandas as pd

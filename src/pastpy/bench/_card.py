@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pastpy.bench._loso import CEILING
+from pastpy.bench._intervals import width_ratio
+from pastpy.bench._loso import CEILING, silence_scored
 from pastpy.bench._report import markdown
 from pastpy.metrics._bootstrap import bootstrap_groups
 
@@ -53,8 +54,9 @@ def predictable_genes(
     A row a gene, best lower end first: ``pearson``, ``lower``, ``upper`` over held-out groups, ``n_groups``;
     ``ceiling`` that counting noise sets and ``share_of_ceiling``; ``trust``: "yes" if the lower end reaches ``min_r``,
     "no" if the mean does not, else "unsure" (also with fewer than three groups); with ``intervals``: ``coverage`` and
-    ``width_ratio`` (width over that of the interval without a prediction). ``attrs["statement"]`` says what the figures
-    hold for.
+    ``width_ratio`` (width over that of the interval around the training mean). ``attrs["statement"]`` says what the
+    figures hold for. As in :meth:`pastpy.bench.LosoResult.table`, r is 0 in a group where the method says nothing of
+    the gene.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def predictable_genes(
     if method not in known:
         raise KeyError(f"no method {method!r} in this result; it has {known}")
     group = "section" if result.facts["within_patient"] else "donor"
-    scores = result.scores[result.scores["method"] == method]
+    scores = silence_scored(result.scores[result.scores["method"] == method], "pearson")
     per_group = scores.pivot_table(index=group, columns="gene", values="pearson", aggfunc="mean", dropna=False)
     mean, lower, upper = bootstrap_groups(per_group.to_numpy(dtype=float), confidence=confidence, seed=seed)
     ceiling = result.scores[result.scores["method"] == CEILING].groupby("gene")["pearson"].mean()
@@ -86,7 +88,7 @@ def predictable_genes(
     sure = (card["lower"] >= min_r) & (card["n_groups"] >= MIN_GROUPS)
     card["trust"] = np.select([sure, ~(card["pearson"] >= min_r)], ["yes", "no"], "unsure")
     if intervals is not None:
-        by_gene = intervals.genes.assign(ratio=intervals.genes["mean_width"] / intervals.genes["reference_width"])
+        by_gene = intervals.genes.assign(ratio=width_ratio(intervals.genes))
         by_gene = by_gene.groupby("gene")[["coverage", "ratio"]].mean().reindex(card.index)
         card["coverage"], card["width_ratio"] = by_gene["coverage"], by_gene["ratio"]
     card = card.sort_values(["lower", "pearson"], ascending=False, kind="stable")
@@ -106,9 +108,10 @@ def predictable_genes_markdown(card: DataFrame, *, n: int = 30) -> str:
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> card = pd.DataFrame({"pearson": [0.5], "trust": ["yes"]}, index=pd.Index(["ERBB2"], name="gene"))
-    >>> print(predictable_genes_markdown(card).splitlines()[0])
+    >>> print(past.bench.predictable_genes_markdown(card).splitlines()[0])
     Trusted: 1 of 1 genes; unsure: 0; not predictable: 0.
     """
     count = card["trust"].value_counts()

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy._cell_elements import finest
 from pastpy.metrics._gene_sets import log_normalised
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from pandas import DataFrame
+    from geopandas import GeoDataFrame
+    from pandas import DataFrame, Series
     from spatialdata import SpatialData
 
-__all__ = ["Fold", "FitPredict", "blind", "make_folds", "refuse_shared_units"]
+__all__ = [
+    "FitPredict", "Fold", "blind", "canonical_donors", "fresh_fold", "make_folds", "own_copy", "refuse_shared_units",
+]  # fmt: skip
 
 #: A row is taken for a fingerprint of its unit if it has so many different genes.
 _FINGERPRINT_GENES = 20
 #: Share of a section's fingerprints that another one may have before the two are taken for the same tissue.
 _SAME_SHARE = 0.05
+#: What is left of a missing donor once it has been made text.
+_NO_NAME = ("", "nan", "none", "<na>", "nat")
+#: What a method may know of a held-out section's ``attrs``: µm/px, and which elements are not the tissue's own.
+_SEEN_ATTRS = {_keys.PAST: (_keys.MPP, _keys.OBJECTIVE_POWER, _keys.ADDED), "slide_properties": ("mpp", "shape")}
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,10 @@ class Fold:
     name
         Name of the fold: the held-out section or donor.
     train
-        Section → SpatialData with counts.
+        Section → SpatialData with counts; tables and shapes are copies, which a method may change.
     test
-        Section → SpatialData whose tables have rows and positions, but no genes, annotations or transcripts.
+        Section → SpatialData whose tables have rows and positions, but no genes, annotations or transcripts; whose
+        shapes have outlines alone; and whose images are the H&E.
     genes
         Genes to predict, chosen on ``train``.
     donors
@@ -81,9 +91,67 @@ class Fold:
 FitPredict = Callable[[Fold], Mapping[str, "DataFrame"]]
 
 
+def canonical_donors(
+    donors: Mapping[Any, Any] | Series | None, sections: Iterable[Any] | None = None
+) -> dict[Any, str]:
+    """Donor of every section under one spelling, refused where it is unknown or could be two names of one donor.
+
+    Space around a name is dropped, and whole numbers are written without a decimal point (1.0 is 1).
+
+    Parameters
+    ----------
+    donors
+        Section (or unit) → donor.
+    sections
+        Those to name, in this order; by default all of ``donors``.
+
+    Raises
+    ------
+    ValueError
+        If a donor is missing or blank, a section has two, or two names differ by upper and lower case alone.
+
+    Examples
+    --------
+    >>> canonical_donors({"a": "P1 ", "b": 2.0})
+    {'a': 'P1', 'b': '2'}
+    """
+    given: dict[Any, list[str]] = {}
+    for section, donor in () if donors is None else donors.items():
+        names, name = given.setdefault(section, []), _donor_name(donor)
+        if name not in names:
+            names.append(name)
+    wanted = list(given if sections is None else sections)
+    unknown = [s for s in wanted if given.get(s, [""]) == [""]]
+    if unknown:
+        raise ValueError(
+            f"the donor of {len(unknown)} sections is unknown, e.g. {unknown[:3]}; pass donors={{section: donor}}, so "
+            "that a donor cannot stand on both sides unseen"
+        )
+    spelled: dict[str, str] = {}
+    for section in wanted:
+        if len(given[section]) > 1:
+            raise ValueError(f"section {section!r} is listed with the donors {given[section]}; leave one of them")
+        name = given[section][0]
+        other = spelled.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(
+                f"donors {other!r} and {name!r} differ by upper and lower case alone, and one donor under two names "
+                "could stand on both sides; give each donor one spelling"
+            )
+    return {s: given[s][0] for s in wanted}
+
+
+def _donor_name(donor: object) -> str:
+    """A donor as text; empty if there is none."""
+    if isinstance(donor, (float, np.floating)) and donor.is_integer():
+        donor = int(donor)
+    name = str(donor).strip()
+    return "" if name.casefold() in _NO_NAME else name
+
+
 def make_folds(
     sections: Iterable[str],
-    donors: Mapping[str, str] | None,
+    donors: Mapping[str, Any] | Series | None,
     *,
     hold_out: Literal["section", "donor"],
     within_patient: bool,
@@ -107,7 +175,8 @@ def make_folds(
     Raises
     ------
     ValueError
-        If donors are unknown, a donor or section stands on both sides, or a fold has an empty side.
+        If donors are unknown (see :func:`canonical_donors`), a donor or section stands on both sides, or a fold has an
+        empty side.
 
     Examples
     --------
@@ -115,13 +184,7 @@ def make_folds(
     {'P1': (['b'], ['a']), 'P2': (['a'], ['b'])}
     """
     names = list(sections)
-    unknown = [s for s in names if donors is None or donors.get(s) is None]
-    if unknown:
-        raise ValueError(
-            f"the donor of {len(unknown)} sections is unknown, e.g. {unknown[:3]}; pass donors={{section: donor}}, so "
-            "that a donor cannot stand on both sides unseen"
-        )
-    donor_of = {s: str(donors[s]) for s in names} if donors is not None else {}
+    donor_of = canonical_donors(donors, names)
     if folds is not None:
         out = {f"fold{i}": (list(train), list(test)) for i, (train, test) in enumerate(folds)}
     elif hold_out == "section":
@@ -198,10 +261,71 @@ def _fingerprints(table: AnnData, layer: str | None) -> set[bytes]:
     return found
 
 
-def blind(sdata: SpatialData) -> SpatialData:
-    """The object without anything measured: tables keep rows, links and positions; transcripts are left out.
+def own_copy(sdata: SpatialData) -> SpatialData:
+    """The object with tables, shapes and attributes of its own; images, labels and points are shared, not copied."""
+    from spatialdata import SpatialData
 
-    Images, shapes and labels are shared with ``sdata``, not copied.
+    return SpatialData(
+        images=dict(sdata.images),
+        labels=dict(sdata.labels),
+        points=dict(sdata.points),
+        shapes={name: shapes.copy() for name, shapes in sdata.shapes.items()},
+        tables={name: table.copy() for name, table in sdata.tables.items()},
+        attrs=deepcopy(dict(sdata.attrs)),
+    )
+
+
+def fresh_fold(
+    name: str,
+    sections: Mapping[str, SpatialData],
+    train: Sequence[str],
+    test: Sequence[str],
+    *,
+    genes: Sequence[str],
+    donors: Mapping[str, str],
+    table_key: str | None = None,
+    layer: str | None = None,
+    target_sum: float | None = _keys.TARGET_SUM,
+    image_key: str | None = None,
+) -> Fold:
+    """A fold of objects that nobody else holds: whatever a method does to them, truth and rivals stay as they are.
+
+    Parameters
+    ----------
+    name, genes, table_key, layer, target_sum
+        As in :class:`Fold`.
+    sections, donors
+        Of all sections.
+    train, test
+        Names of the training and held-out sections.
+    image_key
+        As in :func:`blind`.
+    """
+    return Fold(
+        name=name,
+        train={s: own_copy(sections[s]) for s in train},
+        test={s: blind(sections[s], image_key=image_key) for s in test},
+        genes=list(genes),
+        donors={s: donors[s] for s in train},
+        table_key=table_key,
+        layer=layer,
+        target_sum=target_sum,
+    )
+
+
+def blind(sdata: SpatialData, *, image_key: str | None = None) -> SpatialData:
+    """The object without anything measured: what is kept is named here, all else is left out.
+
+    Kept are the H&E; labels that a table annotates; outlines and radii of shapes; rows, links and positions of tables;
+    µm/px. Images and labels are shared with ``sdata``, not copied.
+
+    Parameters
+    ----------
+    sdata
+        The object.
+    image_key
+        The H&E; by default every image of three or four channels that are not genes and that pastpy did not write,
+        since a virtual stain shows expression.
 
     Examples
     --------
@@ -211,27 +335,54 @@ def blind(sdata: SpatialData) -> SpatialData:
     """
     from spatialdata import SpatialData
 
+    if image_key is None:
+        images = [name for name in sdata.images if _looks_like_he(sdata, name)]
+    else:
+        images = [_elements.resolve_image(sdata, image_key)]
+    annotated = {region for table in sdata.tables.values() for region in _elements._regions(table)}
     return SpatialData(
-        images=dict(sdata.images),
-        labels=dict(sdata.labels),
-        shapes=dict(sdata.shapes),
+        images={name: sdata.images[name] for name in images},
+        labels={name: labels for name, labels in sdata.labels.items() if name in annotated},
+        shapes={name: _outlines(shapes) for name, shapes in sdata.shapes.items()},
         tables={name: _blind_table(table) for name, table in sdata.tables.items()},
-        attrs=dict(sdata.attrs),
+        attrs={
+            name: {key: deepcopy(value) for key, value in sdata.attrs[name].items() if key in keys}
+            for name, keys in _SEEN_ATTRS.items()
+            if isinstance(sdata.attrs.get(name), Mapping)
+        },
     )
+
+
+def _looks_like_he(sdata: SpatialData, name: str) -> bool:
+    level = finest(sdata.images[name])
+    named = [str(c) for c in level.coords["c"].values] if "c" in level.coords else []
+    # SpatialData numbers channels without names, and AnnData genes without
+    shown = [c for c in named if not c.isdigit()]
+    genes = any(table.var_names.isin(shown).any() for table in sdata.tables.values())
+    return level.sizes["c"] in (3, 4) and not genes and name not in _elements.past_attrs(sdata).get(_keys.ADDED, [])
+
+
+def _outlines(shapes: GeoDataFrame) -> GeoDataFrame:
+    from spatialdata.models import ShapesModel
+
+    kept = shapes[[c for c in (ShapesModel.GEOMETRY_KEY, ShapesModel.RADIUS_KEY) if c in shapes]].copy()
+    kept.attrs = {ShapesModel.TRANSFORM_KEY: dict(shapes.attrs[ShapesModel.TRANSFORM_KEY])}
+    return kept
 
 
 def _blind_table(table: AnnData) -> AnnData:
     from anndata import AnnData
     from spatialdata.models import TableModel
 
-    link = table.uns.get(TableModel.ATTRS_KEY, {})
-    columns = [link[k] for k in (TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY) if link.get(k) in table.obs]
+    keys = (TableModel.REGION_KEY, TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY)
+    link = {k: v for k, v in table.uns.get(TableModel.ATTRS_KEY, {}).items() if k in keys}
+    columns = [link[k] for k in keys[1:] if link.get(k) in table.obs]
     out = AnnData(np.zeros((table.n_obs, 0), dtype=np.float32), obs=table.obs[columns].copy())
     if _keys.SPATIAL in table.obsm:
-        out.obsm[_keys.SPATIAL] = np.array(table.obsm[_keys.SPATIAL])
+        out.obsm[_keys.SPATIAL] = np.array(table.obsm[_keys.SPATIAL])[:, :2]
     if link:
-        out.uns[TableModel.ATTRS_KEY] = dict(link)
+        out.uns[TableModel.ATTRS_KEY] = link
     reader = table.uns.get(_keys.PAST, {}).get("read_st")
     if reader is not None:
-        out.uns[_keys.PAST] = {"read_st": dict(reader)}
+        out.uns[_keys.PAST] = {"read_st": {k: reader[k] for k in ("mpp", "spot_diameter_um") if k in reader}}
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,18 +10,36 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pastpy import _elements
-from pastpy.bench._folds import FitPredict, Fold, blind, make_folds, refuse_shared_units
-from pastpy.bench._loso import checked, choose_genes
+from pastpy.bench._folds import (
+    FitPredict,
+    canonical_donors,
+    fresh_fold,
+    make_folds,
+    own_copy,
+    refuse_shared_units,
+)
+from pastpy.bench._loso import checked, choose_genes, training_mean
 from pastpy.metrics._bootstrap import bootstrap_groups
-from pastpy.metrics._conformal import calibrate_intervals, conformal_intervals, interval_coverage
+from pastpy.metrics._conformal import (
+    IntervalCalibration,
+    calibrate_intervals,
+    conformal_intervals,
+    interval_coverage,
+)
 from pastpy.metrics._gene_sets import log_normalised
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from matplotlib.axes import Axes
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
     from spatialdata import SpatialData
 
-__all__ = ["IntervalResult", "coverage_histogram", "nested_intervals"]
+    from pastpy.bench._folds import Fold
+
+__all__ = ["IntervalResult", "coverage_histogram", "nested_intervals", "width_ratio"]
+
+#: What an interval is compared with.
+REFERENCE = "conformal interval of the same level around the training mean of the gene"
 
 
 @dataclass(frozen=True)
@@ -32,15 +50,18 @@ class IntervalResult:
     ----------
     genes
         A row a held-out section and gene: ``fold``, ``section``, ``donor``, ``gene``, ``coverage``, ``zeros``,
-        ``mean_width``, ``reference_width`` (of the interval without a prediction), ``n``.
+        ``mean_width``, ``reference_width`` (of the interval around the gene's training mean, calibrated on and cut at
+        zero for the same units), ``n``.
     sections
         Section → mean coverage over genes.
     facts
-        Plain values: level, overall coverage with its interval over donors (sections, within a patient), abstention.
+        Plain values: level, overall coverage with its interval over donors (sections, within a patient), abstention,
+        ``width_ratio``: width over that around the training mean, so 1 for a method that says no more than that.
 
     Examples
     --------
-    >>> found = nested_intervals(sections, method, donors=donors)  # doctest: +SKIP
+    >>> import pastpy as past
+    >>> found = past.bench.nested_intervals(sections, method, donors=donors)  # doctest: +SKIP
     >>> found.genes.groupby("gene")["coverage"].mean()  # doctest: +SKIP
     """
 
@@ -53,7 +74,7 @@ def nested_intervals(
     sections: Mapping[str, SpatialData],
     method: FitPredict,
     *,
-    donors: Mapping[str, str] | None = None,
+    donors: Mapping[str, Any] | Series | None = None,
     hold_out: Literal["section", "donor"] = "donor",
     within_patient: bool = False,
     folds: Sequence[tuple[Sequence[str], Sequence[str]]] | None = None,
@@ -65,16 +86,18 @@ def nested_intervals(
     genes: Sequence[str] | None = None,
     n_genes: int = 250,
     min_detected: float = 0.1,
+    image_key: str | None = None,
     seed: int = 0,
 ) -> IntervalResult:
     """Measure the coverage of conformal intervals: calibrated inside the training sections, judged outside.
 
     For each fold, the method is fitted again and again without some of the training donors (sections, within a
-    patient); its errors there set the width of the intervals around its predictions of the held-out sections.
+    patient); its errors there set the width of the intervals around its predictions of the held-out sections. What a
+    prediction is worth is told by the same kind of interval around the training mean of the gene.
 
     Parameters
     ----------
-    sections, donors, hold_out, within_patient, folds, table_key, layer, genes, n_genes, min_detected
+    sections, donors, hold_out, within_patient, folds, table_key, layer, genes, n_genes, min_detected, image_key
         As in :func:`pastpy.bench.run_loso`.
     method
         The method, as for :func:`pastpy.bench.run_loso`.
@@ -83,7 +106,7 @@ def nested_intervals(
     level
         Nominal level.
     max_ratio
-        Abstain where an interval is not narrower than this part of the interval without a prediction.
+        Abstain where an interval is not narrower than this part of the interval around the training mean.
     seed
         Seed of the assignment of donors to parts.
 
@@ -107,43 +130,38 @@ def nested_intervals(
     """
     import pandas as pd
 
-    names = make_folds(sections, donors, hold_out=hold_out, within_patient=within_patient, folds=folds)
-    donor_of = {s: str(d) for s, d in (donors or {}).items()}
-    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in sections.items()}
+    donor_of = canonical_donors(donors, sections)
+    names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
+    own = {name: own_copy(sdata) for name, sdata in sections.items()}
+    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
     refuse_shared_units(tables, layer=layer)
     unit_of = {s: s if within_patient else donor_of[s] for s in tables}
+    genes_of = {
+        name: choose_genes(name, tables, train, test, genes, n_genes, min_detected, layer)
+        for name, (train, test) in names.items()
+    }
     rows = []
     for name, (train, test) in names.items():
-        chosen = choose_genes(name, tables, train, test, genes, n_genes, min_detected, layer)
-
-        def fold_of(label: str, fit: list[str], held: list[str], chosen: list[str] = chosen) -> Fold:
-            return Fold(
-                label, {s: sections[s] for s in fit}, {s: blind(sections[s]) for s in held}, chosen,
-                {s: donor_of[s] for s in fit}, table_key, layer,
-            )  # fmt: skip
-
-        errors = _inner_predictions(train, unit_of, inner_folds, seed, partial(fold_of, f"{name} inner"), method)
-        inner = {s: _named(frame, s) for s, frame in errors.items()}
-        truth = pd.concat([_named(log_normalised(tables[s], chosen, layer=layer), s) for s in inner])
-        predicted = pd.concat(list(inner.values()))
-        calibration = calibrate_intervals(
-            predicted,
-            truth,
-            pd.Series({unit: unit_of[s] for s, frame in inner.items() for unit in frame.index}),
-            levels=(level,),
-            within_patient=within_patient,
-            seed=seed,
-        )
-        outer = fold_of(name, train, test)
-        for section, frame in checked("method", outer, method(outer)).items():
-            lower, upper = conformal_intervals(frame, calibration, level=level)
-            measured = log_normalised(tables[section], chosen, layer=layer)
-            one = pd.Series(section, index=measured.index)
-            found = interval_coverage(measured, lower, upper, one, n_boot=1)
-            found = found.drop(columns=["coverage_lower", "coverage_upper"])
-            found["reference_width"] = calibration.reference_widths[0]
+        opened = partial(
+            fresh_fold, sections=own, genes=genes_of[name], donors=donor_of, table_key=table_key, layer=layer,
+            image_key=image_key,
+        )  # fmt: skip
+        both_ways = partial(_predictions, method, opened, tables, genes_of[name], layer)
+        inner = [both_ways(f"{name} inner", *part) for part in _parts(train, unit_of, inner_folds, seed)]
+        truth = {s: log_normalised(tables[s], genes_of[name], layer=layer) for s in (*train, *test)}
+        calibrations = [
+            _calibrated({s: f for part in inner for s, f in part[i].items()}, truth, unit_of, level, within_patient)
+            for i in range(2)
+        ]
+        found, plain = both_ways(name, train, test)
+        for section in test:
+            judged, reference = (
+                _judged(frames[section], truth[section], calibration, level)
+                for frames, calibration in zip((found, plain), calibrations, strict=True)
+            )
+            judged["reference_width"] = reference["mean_width"]
             rows.append(
-                found.reset_index().assign(fold=name, section=section, donor=donor_of[section], unit=unit_of[section])
+                judged.reset_index().assign(fold=name, section=section, donor=donor_of[section], unit=unit_of[section])
             )
     table = pd.concat(rows, ignore_index=True)
     return _result(table, level, max_ratio, within_patient)
@@ -158,26 +176,72 @@ def coverage_histogram(found: IntervalResult, ax: Axes) -> None:
     ax.set_ylabel("genes × sections")
 
 
-def _inner_predictions(
-    train: list[str],
-    unit_of: Mapping[str, str],
-    inner_folds: int,
-    seed: int,
-    fold_of: Any,
-    method: FitPredict,
-) -> dict[str, DataFrame]:
-    """Predictions of every training section by a method that was fitted without its donor."""
+def width_ratio(genes: DataFrame) -> Series:
+    """Width over that of the interval around the training mean, of the rows of :attr:`IntervalResult.genes`.
+
+    NaN where the latter has no width, so that nothing can be narrower.
+    """
+    return genes["mean_width"] / genes["reference_width"].where(genes["reference_width"] > 0)
+
+
+def _parts(
+    train: list[str], unit_of: Mapping[str, str], inner_folds: int, seed: int
+) -> list[tuple[list[str], list[str]]]:
+    """Training sections split again: (fitted on, left out), no donor (section, within a patient) on both sides."""
     units = np.unique([unit_of[s] for s in train])
     if len(units) < 2:
         raise ValueError(f"intervals need two donors (or sections) in training, got {units.tolist()}")
     part = np.arange(len(units)) % min(inner_folds, len(units))
     part_of = dict(zip(np.random.default_rng(seed).permutation(units).tolist(), part.tolist(), strict=True))
-    out: dict[str, DataFrame] = {}
-    for p in np.unique(part):
-        held = [s for s in train if part_of[unit_of[s]] == p]
-        fold = fold_of([s for s in train if s not in held], held)
-        out |= checked("method", fold, method(fold))
-    return out
+    left_out = [[s for s in train if part_of[unit_of[s]] == p] for p in np.unique(part)]
+    return [([s for s in train if s not in held], held) for held in left_out]
+
+
+def _predictions(
+    method: FitPredict,
+    opened: Callable[..., Fold],
+    tables: Mapping[str, AnnData],
+    genes: list[str],
+    layer: str | None,
+    name: str,
+    train: list[str],
+    test: list[str],
+) -> tuple[dict[str, DataFrame], dict[str, DataFrame]]:
+    """What a method predicts of the sections ``test``, and the training mean of the same units."""
+    units = {s: tables[s].obs_names for s in test}
+    found = checked("method", name, units, genes, method(opened(name, train=train, test=test)))
+    mean = training_mean({s: tables[s] for s in train}, genes, layer=layer)
+    # where the method says nothing neither does the reference: otherwise leaving out what varies would look narrow
+    return found, {s: (frame * 0.0).add(mean) for s, frame in found.items()}
+
+
+def _calibrated(
+    predicted: Mapping[str, DataFrame],
+    truth: Mapping[str, DataFrame],
+    unit_of: Mapping[str, str],
+    level: float,
+    within_patient: bool,
+) -> IntervalCalibration:
+    import pandas as pd
+
+    named = {s: _named(frame, s) for s, frame in predicted.items()}
+    return calibrate_intervals(
+        pd.concat(list(named.values())),
+        pd.concat([_named(truth[s], s) for s in named]),
+        pd.Series({unit: unit_of[s] for s, frame in named.items() for unit in frame.index}),
+        levels=(level,),
+        within_patient=within_patient,
+    )
+
+
+def _judged(predicted: DataFrame, measured: DataFrame, calibration: IntervalCalibration, level: float) -> DataFrame:
+    """Coverage and width of the intervals around predictions of one section, a row a gene."""
+    import pandas as pd
+
+    lower, upper = conformal_intervals(predicted, calibration, level=level)
+    one = pd.Series("", index=measured.index)
+    found = interval_coverage(measured, lower, upper, one, n_boot=1)
+    return found.drop(columns=["coverage_lower", "coverage_upper"])
 
 
 def _named(frame: DataFrame, section: str) -> DataFrame:
@@ -187,7 +251,7 @@ def _named(frame: DataFrame, section: str) -> DataFrame:
 def _result(table: DataFrame, level: float, max_ratio: float, within_patient: bool) -> IntervalResult:
     by_unit = table.groupby("unit", sort=False)["coverage"].mean()
     mean, low, high = bootstrap_groups(by_unit.to_numpy()[:, None])
-    ratio = table["mean_width"] / table["reference_width"]
+    ratio = width_ratio(table)
     useful = ratio < max_ratio
     facts = {
         "level": level,
@@ -197,6 +261,7 @@ def _result(table: DataFrame, level: float, max_ratio: float, within_patient: bo
         "share_of_genes_between_87_and_93": float(table["coverage"].between(0.87, 0.93).mean()),
         "mean_width": float(table["mean_width"].mean()),
         "width_ratio": float(ratio.mean()),
+        "reference": REFERENCE,
         "abstained": float(1 - useful.mean()),
         "coverage_where_kept": float(table.loc[useful, "coverage"].mean()) if useful.any() else float("nan"),
         "max_ratio": max_ratio,

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from pastpy import _elements, _keys
-from pastpy.bench._folds import FitPredict, Fold, blind, make_folds, refuse_shared_units
+from pastpy.bench._folds import (
+    FitPredict,
+    canonical_donors,
+    fresh_fold,
+    make_folds,
+    own_copy,
+    refuse_shared_units,
+)
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._ceiling import noise_ceiling
-from pastpy.metrics._columns import CONSTANT_MEASURED
+from pastpy.metrics._columns import CONSTANT_PREDICTED
 from pastpy.metrics._expression import expression
 from pastpy.metrics._gene_sets import log_normalised, spatially_variable, variable_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from pandas import DataFrame, Series
+    from pandas import DataFrame, Index, Series
+    from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
 __all__ = ["LosoResult", "run_loso"]
@@ -35,13 +44,15 @@ class LosoResult:
     Attributes
     ----------
     scores
-        A row a method, section and gene: the columns of :func:`pastpy.metrics.expression`, and ``donor``, ``fold``.
+        A row a method, section and gene: the columns of :func:`pastpy.metrics.expression`, ``donor``, ``fold`` and
+        ``share_predicted``, the share of measured units that the method predicts. The others are scored as if it had
+        predicted the gene's mean over the training units.
     genes
         Fold → genes, chosen on its training sections.
     spatial_genes
         Fold → those with the highest Moran's I on its training sections.
     predictions
-        Method → section → frame of what was scored.
+        Method → section → frame of what the method returned, NaN where it says nothing.
     measured
         Section → frame of log1p counts per 10,000.
     facts
@@ -49,7 +60,8 @@ class LosoResult:
 
     Examples
     --------
-    >>> result = run_loso(sections, methods, donors=donors)  # doctest: +SKIP
+    >>> import pastpy as past
+    >>> result = past.bench.run_loso(sections, methods, donors=donors)  # doctest: +SKIP
     >>> result.table()  # doctest: +SKIP
     >>> result.write("loso.json")  # doctest: +SKIP
     """
@@ -75,17 +87,19 @@ class LosoResult:
 
         Returns
         -------
-        Columns: the sections, ``mean``, ``lower``, ``upper``, ``best_<n>``, ``spatial`` (spatially variable genes) and
-        ``n_scored``, the genes with a score, averaged over sections. A gene that a method leaves out or predicts as
-        constant has a correlation of 0 here, so that silence on hard genes raises no mean; NaN where all are.
+        Columns: the sections, ``mean``, ``lower``, ``upper``, ``best_<n>``, ``spatial`` (spatially variable genes),
+        ``n_scored``, the genes with a score, averaged over sections, and ``share_predicted``, the share of units that
+        the method predicts. A gene that a method leaves out or predicts as constant has a correlation of 0 here, and a
+        unit that it leaves out counts as the gene's training mean, so that silence on hard ones raises no mean; NaN
+        where all are constant, and in sections with fewer than three units.
         """
         import pandas as pd
 
         group = "section" if self.facts["within_patient"] else "donor"
         rows = {}
         for method, scored in self.scores.groupby("method", sort=False):
-            n_scored = scored.groupby("section", sort=False)[value].count()
-            scores = _silence_scored(scored, value)
+            said = scored.groupby("section", sort=False)
+            scores = silence_scored(scored, value)
             by_section = scores.groupby("section", sort=False)[value]
             mean = by_section.mean()
             per_group = scores.groupby([group, "section"], sort=False)[value].mean().groupby(level=0, sort=False).mean()
@@ -97,8 +111,9 @@ class LosoResult:
             ]
             rows[str(method)] = {
                 **mean.to_dict(), "mean": float(centre[0]), "lower": float(lower[0]), "upper": float(upper[0]),
-                f"best_{n_best}": float(best.mean()), "spatial": float(np.mean(in_space)),
-                "n_scored": float(n_scored.mean()),
+                f"best_{n_best}": float(best.mean()), "spatial": float(pd.Series(in_space, dtype=float).mean()),
+                "n_scored": float(said[value].count().mean()),
+                "share_predicted": float(said["share_predicted"].mean().mean()),
             }  # fmt: skip
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
@@ -128,11 +143,34 @@ class LosoResult:
         )
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """What was measured in a held-out section; read before a method runs, and shown to none.
+
+    Attributes
+    ----------
+    measured
+        Frame (units × genes of the fold) on the scale that is scored.
+    ceiling
+        Noise ceiling, float (genes,).
+    counts, depth
+        Raw counts (units × genes), and of all genes of a unit, float (units,).
+    where
+        Frame (units × 2) of positions for maps, if these are scored.
+    """
+
+    measured: DataFrame
+    ceiling: np.ndarray
+    counts: csr_matrix
+    depth: np.ndarray
+    where: DataFrame | None
+
+
 def run_loso(
     sections: Mapping[str, SpatialData],
     methods: Mapping[str, FitPredict],
     *,
-    donors: Mapping[str, str] | None = None,
+    donors: Mapping[str, Any] | Series | None = None,
     hold_out: Literal["section", "donor"] = "section",
     within_patient: bool = False,
     folds: Sequence[tuple[Sequence[str], Sequence[str]]] | None = None,
@@ -144,6 +182,7 @@ def run_loso(
     min_detected: float = 0.1,
     target_sum: float | None = _keys.TARGET_SUM,
     maps: bool = False,
+    image_key: str | None = None,
     title: str = "",
     seed: int = 0,
 ) -> LosoResult:
@@ -153,7 +192,8 @@ def run_loso(
     and returns ``{section: DataFrame}`` for the sections of ``fold.test``, whose expression has been removed: units of
     the scored table in rows (``obs_names``), ``fold.genes`` in columns, log1p expression. A model that predicts cells
     returns ``bench.to_spots(cells, spots).to_df()``. A model trained beforehand for each fold is looked up by
-    ``fold.name``, or by the names in ``fold.train``.
+    ``fold.name``, or by the names in ``fold.train``. Every method gets copies of its own, and what it is scored on was
+    read before. A unit that it leaves NaN is scored as if it had predicted the gene's mean over the training units.
 
     Parameters
     ----------
@@ -162,7 +202,7 @@ def run_loso(
     methods
         Name → method; see :func:`pastpy.bench.baselines` for the ones that belong in every table.
     donors
-        Section → donor. Needed: an unknown donor could stand on both sides.
+        Section → donor (a dict or Series). Needed: an unknown donor could stand on both sides.
     hold_out
         Leave out ``"section"`` or ``"donor"``.
     within_patient
@@ -183,6 +223,9 @@ def run_loso(
         Depth of the target, log1p of counts per ``target_sum``; ``None`` is log1p of raw counts.
     maps
         Also score the similarity of maps and Moran's I.
+    image_key
+        Image that methods see of held-out sections; by default every one that can be an H&E: three or four channels,
+        none of them a gene, and not written by pastpy.
     title
         What the result calls itself.
     seed
@@ -208,40 +251,41 @@ def run_loso(
     """
     import pandas as pd
 
-    names = make_folds(sections, donors, hold_out=hold_out, within_patient=within_patient, folds=folds)
-    donor_of = {s: str(d) for s, d in (donors or {}).items()}
-    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in sections.items()}
+    donor_of = canonical_donors(donors, sections)
+    names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
+    own = {name: own_copy(sdata) for name, sdata in sections.items()}
+    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
     refuse_shared_units(tables, layer=layer)
     genes_of: dict[str, list[str]] = {}
     spatial_of: dict[str, list[str]] = {}
+    mean_of: dict[str, Series] = {}
+    truth_of: dict[str, dict[str, _Truth]] = {}
+    for name, (train, test) in names.items():
+        chosen = genes_of[name] = choose_genes(name, tables, train, test, genes, n_genes, min_detected, layer)
+        training = {s: tables[s] for s in train}
+        spatial_of[name] = _spatial(training, chosen, n_spatial, layer)
+        mean_of[name] = training_mean(training, chosen, layer=layer, target_sum=target_sum)
+        truth_of[name] = {s: _truth(tables[s], chosen, layer, target_sum, maps, seed) for s in test}
     predictions: dict[str, dict[str, DataFrame]] = {method: {} for method in methods}
     measured: dict[str, DataFrame] = {}
     rows: list[DataFrame] = []
     for name, (train, test) in names.items():
-        chosen = choose_genes(name, tables, train, test, genes, n_genes, min_detected, layer)
-        fold = Fold(
-            name=name,
-            train={s: sections[s] for s in train},
-            test={s: blind(sections[s]) for s in test},
-            genes=chosen,
-            donors={s: donor_of[s] for s in train},
-            table_key=table_key,
-            layer=layer,
-            target_sum=target_sum,
-        )
-        genes_of[name] = fold.genes
-        spatial_of[name] = _spatial({s: tables[s] for s in train}, fold.genes, n_spatial, layer)
-        found = {method: checked(method, fold, fit_predict(fold)) for method, fit_predict in methods.items()}
-        for section in test:
-            measured[section] = log_normalised(tables[section], fold.genes, layer=layer, target_sum=target_sum)
+        units = {s: tables[s].obs_names for s in test}
+        open_fold = partial(
+            fresh_fold, name, own, train, test, genes=genes_of[name], donors=donor_of, table_key=table_key,
+            layer=layer, target_sum=target_sum, image_key=image_key,
+        )  # fmt: skip
+        found = {
+            method: checked(method, name, units, genes_of[name], fit_predict(open_fold()))
+            for method, fit_predict in methods.items()
+        }
+        for section, truth in truth_of[name].items():
+            measured[section] = truth.measured
             marks = {"fold": name, "section": section, "donor": donor_of[section]}
-            ceiling = noise_ceiling(tables[section], genes=fold.genes, layer=layer, target_sum=target_sum, seed=seed)
-            rows.append(
-                pd.DataFrame({"method": CEILING, **marks, "gene": fold.genes, "pearson": ceiling["ceiling"].to_numpy()})
-            )
+            rows.append(pd.DataFrame({"method": CEILING, **marks, "gene": genes_of[name], "pearson": truth.ceiling}))
             for method, frames in found.items():
                 predictions[method][section] = frames[section]
-                scores = _score(frames[section], measured[section], tables[section], fold, maps)
+                scores = _score(frames[section], truth, mean_of[name], target_sum)
                 rows.append(scores.reset_index().assign(method=method, **marks))
     facts = {
         "title": title,
@@ -249,9 +293,10 @@ def run_loso(
         "within_patient": within_patient,
         "statement": _statement(within_patient),
         "folds": {name: {"train": train, "test": test} for name, (train, test) in names.items()},
-        "n_genes": n_genes,
-        "min_detected": min_detected,
+        "n_genes": n_genes if genes is None else len(genes),
+        "min_detected": min_detected if genes is None else "given",
         "target": "log1p of raw counts" if target_sum is None else f"log1p of counts per {target_sum:,.0f}",
+        "units_left_out": "scored as the gene's mean over the training units",
         "genes_chosen": "given" if genes is not None else "on the training sections of each fold",
     }
     scores = pd.concat(rows, ignore_index=True)
@@ -300,8 +345,36 @@ def _spatial(training: Mapping[str, AnnData], genes: list[str], n: int, layer: s
     return spatially_variable(training, genes, n=n, layer=layer)
 
 
-def checked(method: str, fold: Fold, frames: Mapping[str, DataFrame]) -> dict[str, DataFrame]:
+def training_mean(
+    training: Mapping[str, AnnData],
+    genes: list[str],
+    *,
+    layer: str | None = None,
+    target_sum: float | None = _keys.TARGET_SUM,
+) -> Series:
+    """Mean of every gene over the units of the training sections, on the scale that is scored."""
+    import pandas as pd
+
+    return pd.concat(
+        [log_normalised(table, genes, layer=layer, target_sum=target_sum) for table in training.values()]
+    ).mean()
+
+
+def checked(
+    method: str, fold: str, units: Mapping[str, Index], genes: list[str], frames: Mapping[str, DataFrame]
+) -> dict[str, DataFrame]:
     """A method's predictions in the order of the held-out units and the fold's genes.
+
+    Parameters
+    ----------
+    method, fold
+        Names, for messages.
+    units
+        Held-out section → names of its units. Not from the fold, which the method may have changed.
+    genes
+        Genes of the fold.
+    frames
+        What the method returned.
 
     Raises
     ------
@@ -309,49 +382,68 @@ def checked(method: str, fold: Fold, frames: Mapping[str, DataFrame]) -> dict[st
         If a section, unit or gene is missing, or there is an infinite value.
     """
     out = {}
-    for section, table in fold.tables("test").items():
+    for section, names in units.items():
         if section not in frames:
-            raise ValueError(f"method {method!r} returned no prediction for section {section!r} of fold {fold.name!r}")
+            raise ValueError(f"method {method!r} returned no prediction for section {section!r} of fold {fold!r}")
         frame = frames[section]
-        units, genes = table.obs_names.difference(frame.index), [g for g in fold.genes if g not in frame.columns]
-        if len(units) or genes:
+        absent, missing = names.difference(frame.index), [g for g in genes if g not in frame.columns]
+        if len(absent) or missing:
             raise ValueError(
-                f"method {method!r}, section {section!r}: the prediction lacks {len(units)} units "
-                f"({units[:3].tolist()}) and {len(genes)} genes ({genes[:3]}); return NaN where nothing can be said"
+                f"method {method!r}, section {section!r}: the prediction lacks {len(absent)} units "
+                f"({absent[:3].tolist()}) and {len(missing)} genes ({missing[:3]}); "
+                "return NaN where nothing can be said"
             )
-        out[section] = frame.loc[table.obs_names, fold.genes].astype(np.float64)
+        out[section] = frame.loc[names, genes].astype(np.float64)
         if np.isinf(out[section].to_numpy()).any():
             raise ValueError(f"method {method!r}, section {section!r}: the prediction has infinite values")
     return out
 
 
-def _score(predicted: DataFrame, measured: DataFrame, table: AnnData, fold: Fold, maps: bool) -> DataFrame:
+def _truth(
+    table: AnnData, genes: list[str], layer: str | None, target_sum: float | None, maps: bool, seed: int
+) -> _Truth:
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    where = raw = depth = None
-    if maps:
-        where = pd.DataFrame(np.asarray(table.obsm[_keys.SPATIAL], dtype=float), index=table.obs_names)
-    if fold.target_sum is None:  # the deviance needs a share of the depth, which raw counts do not give
-        return expression(predicted, measured, coordinates=where)
-    counts = csr_matrix(table.X if fold.layer is None else table.layers[fold.layer])
-    raw = pd.DataFrame(
-        counts[:, table.var_names.get_indexer(fold.genes)].toarray().astype(float), table.obs_names, fold.genes
+    counts = csr_matrix(table.X if layer is None else table.layers[layer])
+    where = np.asarray(table.obsm[_keys.SPATIAL], dtype=float) if maps else None
+    ceiling = noise_ceiling(table, genes=genes, layer=layer, target_sum=target_sum, seed=seed)
+    return _Truth(
+        measured=log_normalised(table, genes, layer=layer, target_sum=target_sum),
+        ceiling=ceiling["ceiling"].to_numpy(),
+        counts=counts[:, table.var_names.get_indexer(genes)],
+        depth=np.asarray(counts.sum(axis=1), dtype=float).ravel(),
+        where=None if where is None else pd.DataFrame(where, index=table.obs_names),
     )
-    depth = pd.Series(np.asarray(counts.sum(axis=1), dtype=float).ravel(), index=table.obs_names)
-    return expression(predicted, measured, counts=raw, depth=depth, target_sum=fold.target_sum, coordinates=where)
+
+
+def _score(predicted: DataFrame, truth: _Truth, mean: Series, target_sum: float | None) -> DataFrame:
+    import pandas as pd
+
+    known = truth.measured.notna()
+    # silence is no gain: of a unit that is left out, the method knows no more than the training sections tell
+    filled = predicted.fillna(mean).where(known)
+    counts: dict[str, Any] = {}
+    if target_sum is not None:  # the deviance needs a share of the depth, which raw counts do not give
+        units, genes = truth.measured.index, truth.measured.columns
+        counts = {
+            "counts": pd.DataFrame(truth.counts.toarray().astype(float), units, genes),
+            "depth": pd.Series(truth.depth, index=units),
+            "target_sum": target_sum,
+        }
+    scores = expression(filled, truth.measured, coordinates=truth.where, **counts)
+    return scores.assign(share_predicted=(predicted.notna() & known).sum() / known.sum())
 
 
 def _best(scores: Series, n: int, value: str) -> Series:
     return scores.nsmallest(n) if value in ("mse", "nb_deviance") else scores.nlargest(n)
 
 
-def _silence_scored(scores: DataFrame, value: str) -> DataFrame:
+def silence_scored(scores: DataFrame, value: str) -> DataFrame:
     """Scores with a correlation of 0 where only the method is to blame that there is none."""
     if value not in ("pearson", "spearman") or not scores[value].notna().any():
         return scores
-    silent = scores["reason"].notna() & ~scores["reason"].isin(["", CONSTANT_MEASURED])
-    return scores.assign(**{value: scores[value].mask(silent, 0.0)})
+    return scores.assign(**{value: scores[value].mask(scores["reason"] == CONSTANT_PREDICTED, 0.0)})
 
 
 def _statement(within_patient: bool) -> str:

@@ -20,7 +20,7 @@ def to_spots(
 ) -> AnnData:
     """Aggregate the predicted expression of cells over spots.
 
-    A spot's value is log1p of the mean of expm1 over the cells whose centroid lies in it.
+    A spot's value is log1p of the mean of expm1 over the cells whose centroid lies in it and that have the gene.
 
     Parameters
     ----------
@@ -35,8 +35,8 @@ def to_spots(
 
     Returns
     -------
-    AnnData (spots × genes) with the names of ``spots``, ``obs["n_cells"]`` and ``obsm["spatial"]``; rows of spots
-    without cells are NaN.
+    AnnData (spots × genes) with the names of ``spots``, ``obs["n_cells"]`` (cells with a prediction of any gene) and
+    ``obsm["spatial"]``; NaN where no cell of the spot has the gene.
 
     Raises
     ------
@@ -45,12 +45,13 @@ def to_spots(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np, pandas as pd
     >>> from anndata import AnnData
     >>> cells, spots = AnnData(np.zeros((2, 0))), AnnData(np.zeros((1, 0)))
     >>> cells.obsm["spatial"], spots.obsm["spatial"] = np.array([[0.0, 1], [2, 0]]), np.zeros((1, 2))
     >>> cells.obsm["past_expression"] = pd.DataFrame({"ERBB2": np.log1p([1.0, 3.0])}, index=cells.obs_names)
-    >>> float(np.expm1(to_spots(cells, spots, spot_diameter_um=10).X[0, 0]).round(3))
+    >>> float(np.expm1(past.bench.to_spots(cells, spots, spot_diameter_um=10).X[0, 0]).round(3))
     2.0
     """
     import pandas as pd
@@ -72,14 +73,12 @@ def to_spots(
             )
     frame = cells.obsm[key]
     values = np.expm1(frame.to_numpy(dtype=float))
-    known = np.isfinite(values).any(axis=1)
-    where = np.where(known[:, None], np.asarray(cells.obsm[_keys.SPATIAL], dtype=float), np.nan)
+    known = np.isfinite(values)
+    where = np.where(known.any(axis=1)[:, None], np.asarray(cells.obsm[_keys.SPATIAL], dtype=float), np.nan)
     inside = membership(where, np.asarray(spots.obsm[_keys.SPATIAL], dtype=float), spot_diameter_um / 2)
     n_cells = np.asarray(inside.sum(axis=1)).ravel()
-    unseen = np.isnan(values[known]).all(axis=0) if known.any() else np.ones(values.shape[1], dtype=bool)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (inside @ np.nan_to_num(values)) / n_cells[:, None]
-    mean[:, unseen] = np.nan
+        mean = (inside @ np.where(known, values, 0.0)) / (inside @ known.astype(float))
     out = AnnData(
         np.log1p(mean).astype(np.float32),
         obs=pd.DataFrame({"n_cells": n_cells.astype(int)}, index=spots.obs_names),

@@ -141,7 +141,8 @@ class DecodedChunks:
     """Gives the windows of a run, in their order, and decodes each chunk once.
 
     It is known in advance which windows need a chunk. A chunk is dropped after the last of them; if chunks that wait
-    for later windows exceed the budget, those needed last are dropped, to be decoded again.
+    for later windows exceed the budget, those needed last are dropped, to be decoded again. None that the next window
+    needs is, however large.
 
     Parameters
     ----------
@@ -211,7 +212,7 @@ class DecodedChunks:
             idle = [key for key in self._cache if key not in self._in_use]
             total = sum(self._bytes(key) for key in idle)
             for key in sorted(idle, key=self._next_use, reverse=True):
-                if total <= self._budget:
+                if total <= self._budget or self._next_use(key) <= i + 1:
                     break
                 total -= self._bytes(key)
                 del self._cache[key]

@@ -205,7 +205,12 @@ class FieldPixels:
     def cut(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Pixels (3, height, width) of a rectangle, its corner counted from the field's; as ``resample`` gives them."""
         if self._resampled is not None:
-            return self._resampled[:, y : y + height, x : x + width]
+            # a rectangle around a unit at the border may begin beyond the field, where the edge's pixels are repeated
+            rows, columns = (
+                _as_slice(np.clip(np.arange(start, start + n), 0, end - 1))
+                for start, n, end in ((y, height, self.field.height), (x, width, self.field.width))
+            )
+            return self._resampled[:, rows][:, :, columns]
         part = Field(self.field.x + x, self.field.y + y, width, height, self.field.units)
         (top, _), (left, _) = self._reader.window(self.field)
         (y0, y1), (x0, x1) = self._reader.window(part)

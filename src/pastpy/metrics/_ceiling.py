@@ -8,6 +8,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy.metrics._columns import column_scores
+from pastpy.metrics._gene_sets import gene_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,8 @@ def noise_ceiling(
     Raises
     ------
     ValueError
-        If values are not counts, or ``depth`` is not below the median depth.
+        If values are not counts, a gene is named twice, ``n_splits`` is below 1, or ``depth`` is not below the median
+        depth.
     KeyError
         If a gene is not in the table.
 
@@ -82,7 +84,11 @@ def noise_ceiling(
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    names = list(table.var_names) if genes is None else list(genes)
+    if n_splits < 1:
+        raise ValueError(f"n_splits must be at least 1, got {n_splits!r}")
+    if not table.var_names.is_unique:
+        raise ValueError("the table has a gene twice; make its names unique with table.var_names_make_unique()")
+    names = list(table.var_names) if genes is None else gene_list(genes)
     absent = [g for g in names if g not in table.var_names]
     if absent:
         raise KeyError(f"{len(absent)} genes are not in the table, e.g. {absent[:5]}")

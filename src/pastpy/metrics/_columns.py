@@ -13,6 +13,8 @@ __all__ = [
     "nb_deviance",
     "nb_theta",
     "pearson",
+    "silence_as_zero",
+    "varies",
 ]
 
 #: Units needed for a correlation.
@@ -94,6 +96,35 @@ def column_scores(predicted: np.ndarray, measured: np.ndarray) -> dict[str, np.n
             out["pearson"][j] = pearson(x, y)
             out["spearman"][j] = pearson(rankdata(x), rankdata(y))
     return {**out, "n": n, "reason": reason}
+
+
+def varies(values: np.ndarray) -> np.ndarray:
+    """Which columns have enough known values for a correlation, and not all the same, bool (k,).
+
+    Parameters
+    ----------
+    values
+        float (n, k); NaN where unknown.
+    """
+    known = (column[np.isfinite(column)] for column in values.T)
+    return np.array([not _reason(v, v) for v in known], dtype=bool)
+
+
+def silence_as_zero(correlation: np.ndarray, measured_varies: np.ndarray) -> np.ndarray:
+    """Correlations with 0 where only the prediction is to blame that there is none.
+
+    Where no column has one, nothing is made up: there was nothing to be silent on selectively.
+
+    Parameters
+    ----------
+    correlation
+        float (k,); NaN where there is none.
+    measured_varies
+        bool (k,), as :func:`varies` tells of the measurement.
+    """
+    if not np.isfinite(correlation).any():
+        return correlation
+    return np.where(np.isnan(correlation) & measured_varies, 0.0, correlation)
 
 
 def nb_theta(counts: np.ndarray, mu: np.ndarray) -> np.ndarray:

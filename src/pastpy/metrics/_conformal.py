@@ -18,6 +18,10 @@ __all__ = ["IntervalCalibration", "calibrate_intervals", "conformal_intervals", 
 
 #: Levels at which half-widths are kept.
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+#: Units from which on a group counts as much as any other; fewer do not tell how far its errors reach.
+FULL_GROUP = 30
+#: Groups below which intervals are said to be too narrow where groups differ.
+FEW_GROUPS = 10
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class IntervalCalibration:
         float64 (levels, genes): in log1p expression, or in units of the predictive sd if ``scaled``; infinite where
         there were too few errors for the level, NaN for genes without any.
     reference_widths
-        float64 (levels, genes): width of the central interval of the *measured* values, what one would say without a
-        prediction.
+        float64 (levels, genes): width of the interval of the same kind around the mean of the *measured* values, what
+        one would say without a prediction.
     scaled
         Whether half-widths multiply a predictive standard deviation.
     groups
@@ -47,10 +51,11 @@ class IntervalCalibration:
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> y = pd.DataFrame({"ERBB2": [1.0, 2.0, 3.0, 4.0]})
-    >>> calibration = calibrate_intervals(y, y + 0.5, pd.Series(list("aabb")), levels=(0.5,))
-    >>> float(IntervalCalibration.from_dict(calibration.to_dict()).half_widths[0, 0])
+    >>> calibration = past.metrics.calibrate_intervals(y, y + 0.5, pd.Series(list("aabb")), levels=(0.5,))
+    >>> float(past.metrics.IntervalCalibration.from_dict(calibration.to_dict()).half_widths[0, 0])
     0.5
     """
 
@@ -123,7 +128,6 @@ def calibrate_intervals(
     sd: pd.DataFrame | None = None,
     levels: Sequence[float] = LEVELS,
     within_patient: bool = False,
-    seed: int = 0,
 ) -> IntervalCalibration:
     """Learn how wide intervals must be from the errors on groups that the model had not seen.
 
@@ -133,16 +137,14 @@ def calibrate_intervals(
         Frames (units × genes) of log1p expression. Every unit's prediction must come from a model that was fitted
         without its group.
     groups
-        Donor (section, within a patient) of every unit. Each contributes as many units as the smallest, drawn at
-        random, so that one large donor does not set the width.
+        Donor (section, within a patient) of every unit. Each counts the same, so that one large donor does not set the
+        width; one with fewer than 30 units of a gene counts in proportion, so that a handful does not either.
     sd
         Predictive standard deviations (units × genes), positive; widths then follow them.
     levels
-        Nominal levels.
+        Nominal levels, between 0 and 1.
     within_patient
         The groups are sections of one patient: the intervals hold for further sections of it, and say so.
-    seed
-        Of the draw of units.
 
     Returns
     -------
@@ -151,9 +153,18 @@ def calibrate_intervals(
     Raises
     ------
     ValueError
-        If a unit has no group, there are fewer than two groups, or a standard deviation is not positive.
-    ModuleNotFoundError
-        If the package ``crepes`` is not installed.
+        If a unit has no group, there are fewer than two groups, a level is not between 0 and 1, or a standard deviation
+        is not positive.
+
+    Notes
+    -----
+    The half-width is a quantile of the absolute errors, their distributions pooled over groups (CDF pooling of Dunn et
+    al.), at level · (1 + 1/n), n being the effective number of errors, (Σw)² / Σw² of their weights w. With groups of
+    one size and units that are exchangeable across groups, this is split conformal prediction and its guarantee. Where
+    groups differ, coverage of a new group's units nears the level only as groups become many: errors whose shift from
+    donor to donor had 1.75 times the standard deviation of those within covered 82 % of a nominal 90 % with 2 donors,
+    84 % with 3, 86 % with 5, 88 % with 10, 89 % with 18. Drawing one unit a group (their single subsampling) keeps a
+    guarantee with any number of groups, but is infinite at 90 % with fewer than nine.
 
     References
     ----------
@@ -163,29 +174,31 @@ def calibrate_intervals(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np, pandas as pd
     >>> y = pd.DataFrame({"ERBB2": np.random.default_rng(0).normal(3, 1, 400)})
-    >>> calibration = calibrate_intervals(y * 0 + 3, y, pd.Series(["P1", "P2"] * 200))
+    >>> calibration = past.metrics.calibrate_intervals(y * 0 + 3, y, pd.Series(["P1", "P2"] * 200))
     >>> float(calibration.half_widths[calibration.row(0.9), 0].round(1))
     1.5
     """
+    wrong = [level for level in levels if not 0 < level < 1]
+    if wrong:
+        raise ValueError(f"levels are shares between 0 and 1, such as 0.9 for 90 %, got {wrong}")
     p, m = aligned(predicted, measured, None)
-    labels = group_labels(groups, p.index)
-    names, sizes = np.unique(labels, return_counts=True)
+    names, group = np.unique(group_labels(groups, p.index), return_inverse=True)
     if len(names) < 2:
         raise ValueError(f"intervals need errors on at least two groups, got {names.tolist()}")
-    rng = np.random.default_rng(seed)
-    by_group = [np.flatnonzero(labels == g) for g in names]
-    rows = np.concatenate([rng.choice(at, int(sizes.min()), replace=False) for at in by_group])
-    residual, truth = (m - p).to_numpy()[rows], m.to_numpy()[rows]
+    residual = (m - p).to_numpy()
     scale = np.ones_like(residual)
     if sd is not None:
-        scale = sd.loc[p.index, p.columns].to_numpy(dtype=float)[rows]
+        scale = sd.loc[p.index, p.columns].to_numpy(dtype=float)
         if (scale[np.isfinite(residual)] <= 0).any():
             raise ValueError("sd must be positive where there is a prediction")
-    half, reference, n = _half_widths(residual, scale, truth, levels)
+    half, reference, n = _half_widths(residual, scale, m.to_numpy(), group, levels)
     kind = "further sections of the same patient" if within_patient else "units of a new donor"
     statement = f"intervals hold for {kind}, averaged over units, from errors on {len(names)} left-out groups"
+    if len(names) < FEW_GROUPS:
+        statement += "; so few cover less than the nominal level where groups differ"
     return IntervalCalibration(
         tuple(map(str, p.columns)), tuple(levels), half, reference, sd is not None, tuple(names.tolist()), n, statement
     )
@@ -218,10 +231,11 @@ def conformal_intervals(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np, pandas as pd
     >>> y = pd.DataFrame({"ERBB2": np.random.default_rng(0).normal(3, 1, 400)})
-    >>> calibration = calibrate_intervals(y * 0 + 3, y, pd.Series(["P1", "P2"] * 200))
-    >>> lower, upper = conformal_intervals(pd.DataFrame({"ERBB2": [1.0]}), calibration)
+    >>> calibration = past.metrics.calibrate_intervals(y * 0 + 3, y, pd.Series(["P1", "P2"] * 200))
+    >>> lower, upper = past.metrics.conformal_intervals(pd.DataFrame({"ERBB2": [1.0]}), calibration)
     >>> float(lower.iloc[0, 0])
     0.0
     """
@@ -259,7 +273,8 @@ def interval_coverage(
     measured, lower, upper
         Frames (units × genes); values with NaN in any are left out.
     groups
-        Donor or section of every unit; coverage is averaged over them, and resampled for the interval.
+        Donor or section of every unit; coverage is averaged over them, with an interval (Student's over 3–7, a
+        bootstrap from 8 on).
     n_boot, confidence, seed
         Of that interval.
 
@@ -275,9 +290,10 @@ def interval_coverage(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> y = pd.DataFrame({"ERBB2": [1.0, 2.0, 9.0, 2.0]})
-    >>> interval_coverage(y, y * 0, y * 0 + 3, pd.Series(list("aabb")))["coverage"].tolist()
+    >>> past.metrics.interval_coverage(y, y * 0, y * 0 + 3, pd.Series(list("aabb")))["coverage"].tolist()
     [0.75]
     """
     import pandas as pd
@@ -303,26 +319,50 @@ def interval_coverage(
 
 
 def _half_widths(
-    residual: np.ndarray, scale: np.ndarray, truth: np.ndarray, levels: Sequence[float]
+    residual: np.ndarray, scale: np.ndarray, truth: np.ndarray, group: np.ndarray, levels: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Half-widths and widths without a prediction, float (levels, genes), and the errors behind them."""
-    try:
-        from crepes import ConformalRegressor
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("conformal intervals need the package crepes: pip install crepes") from error
-
-    shape = (len(levels), residual.shape[1])
-    half, reference = np.full(shape, np.nan), np.full(shape, np.nan)
+    level = np.asarray(levels, dtype=float)
+    half, reference = (np.full((len(level), residual.shape[1]), np.nan) for _ in range(2))
     known = np.isfinite(residual) & np.isfinite(scale)
     n = known.sum(axis=0)
     for gene in np.flatnonzero(n):
-        errors = residual[known[:, gene], gene] / scale[known[:, gene], gene]
-        regressor = ConformalRegressor().fit(errors)
-        for i, level in enumerate(levels):
-            # with fewer errors no finite width can promise the level; crepes would warn gene by gene
-            enough = (1 - level) * (n[gene] + 1) >= 1
-            interval = regressor.predict_int(np.zeros(1), confidence=level) if enough else [[-np.inf, np.inf]]
-            half[i, gene] = interval[0][1]
-            tail = (1 - level) / 2
-            reference[i, gene] = np.diff(np.quantile(truth[known[:, gene], gene], [tail, 1 - tail]))[0]
+        at = known[:, gene]
+        half[:, gene] = _half_width(residual[at, gene] / scale[at, gene], group[at], level)
+        mean = _levelled(truth[at, gene], group[at]).mean()
+        alone = _half_width(truth[at, gene] - mean, group[at], level)
+        # as intervals around predictions are: cut at zero expression
+        reference[:, gene] = alone + np.minimum(alone, mean)
     return half, reference, n
+
+
+def _half_width(errors: np.ndarray, group: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Half-width at every level, float (levels,), by crepes from errors of groups that count the same."""
+    from crepes import ConformalRegressor
+
+    weight = 1 / np.maximum(np.bincount(group), FULL_GROUP)[group]
+    # errors that there effectively are (Kish); the value to come is one more, as large as can be
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    pooled = _levelled(np.abs(errors), group)
+    regressor, n = ConformalRegressor().fit(pooled), len(pooled)
+    half = np.full(len(level), np.inf)
+    for i, one in enumerate(level):
+        beyond = 1 - one * (1 + 1 / effective)
+        if beyond < -1e-9:
+            continue  # no finite width can promise the level
+        # crepes takes the repeated errors for so many; of them the share that may lie beyond stays what it is. Its
+        # rounding must not ask for one error more.
+        confidence = 1 - (n * beyond + 1 + 1e-6) / (n + 1)
+        half[i] = regressor.predict_int(np.zeros(1), confidence=confidence)[0][1]
+    return half
+
+
+def _levelled(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Values of every group, evenly spaced in its order, as many of each; of a group of few in proportion."""
+    sizes = np.bincount(group)
+    share = np.minimum(sizes, FULL_GROUP) / min(sizes.max(), FULL_GROUP)
+    parts = []
+    for one in np.flatnonzero(sizes):
+        own, count = np.sort(values[group == one]), max(1, round(sizes.max() * share[one]))
+        parts.append(own[((np.arange(count) + 0.5) * len(own) / count).astype(int)])
+    return np.concatenate(parts)

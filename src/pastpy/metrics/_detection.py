@@ -20,7 +20,8 @@ class DetectionScore:
 
     Examples
     --------
-    >>> (DetectionScore(2, 1, 0) + DetectionScore(1, 0, 1)).f1
+    >>> import pastpy as past
+    >>> (past.metrics.DetectionScore(2, 1, 0) + past.metrics.DetectionScore(1, 0, 1)).f1
     0.75
     """
 
@@ -61,7 +62,8 @@ class PanopticScore:
 
     Examples
     --------
-    >>> PanopticScore(iou=1.5, tp=2, fp=1, fn=1).pq
+    >>> import pastpy as past
+    >>> past.metrics.PanopticScore(iou=1.5, tp=2, fp=1, fn=1).pq
     0.5
     """
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pastpy import _keys
+from pastpy._warn import warn_of_counts
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._columns import column_scores, nb_deviance, nb_theta
-from pastpy.metrics._maps import morans_i, rasterize, spacing, ssim
+from pastpy.metrics._gene_sets import gene_list
+from pastpy.metrics._maps import map_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,12 +55,13 @@ def expression(
         ``"gene"``: a row a gene, over units. ``"unit"``: a row a cell or spot, over genes.
     groups
         Donor (or section) of every unit, indexed by unit. Scores are then made within each group and averaged, so that
-        knowing which group a unit is from earns nothing, and get an interval from resampling groups. Only with
-        ``by="gene"``.
+        knowing which group a unit is from earns nothing, and get an interval: Student's over 3–7 groups, a bootstrap
+        of the groups from 8 on. Only with ``by="gene"``.
     counts
         Raw counts (units × genes); adds the negative binomial deviance of the predicted share times ``depth``.
     depth
-        Counts of every unit over all its genes, also those not scored; needed with ``counts``.
+        Counts of every unit over all its genes, also those not scored; needed with ``counts``. Units of depth 0 have no
+        part in the deviance.
     theta
         Inverse dispersion of every gene; by default the moment estimate around the gene's mean share in ``counts``,
         which is the same for all predictions of one data set.
@@ -81,14 +84,18 @@ def expression(
       "constant in predicted", "fewer than 3 units"), else empty.
     - with ``counts``: ``nb_deviance``, mean over units, and ``nb_d2``, the share of the deviance of the gene's mean
       that is explained.
-    - with ``coordinates``: ``ssim`` of the rasterised maps, ``morans_i_predicted``, ``morans_i_measured``.
+    - with ``coordinates``: ``ssim`` of the rasterised maps, ``morans_i_predicted``, ``morans_i_measured``, each over
+      the units that have the gene; ``map_reason``, why one of them is NaN, else empty.
     - with ``groups``: of each score the mean over groups that have one, ``<score>_lower`` and ``<score>_upper`` (NaN
-      with one group), and ``n_groups``, the groups with a correlation.
+      with fewer than three), and ``n_groups``, the groups with a correlation.
 
     Raises
     ------
     ValueError
-        If the frames share no unit, an index is not unique, a unit has no group, or arguments do not go together.
+        If the frames share no unit or no gene, an index is not unique, a gene is named twice, a unit has no group,
+        ``counts`` are not counts, ``raster_um`` is not positive, or arguments do not go together.
+    TypeError
+        If ``predicted`` or ``measured`` is no frame, or ``genes`` is one text.
     KeyError
         If a gene is in only one of the frames, or ``counts``, ``depth``, ``theta`` or ``coordinates`` lack a unit or
         gene.
@@ -100,14 +107,16 @@ def expression(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import pandas as pd
     >>> a = pd.DataFrame({"ERBB2": [0.0, 1.0, 2.0]})
-    >>> float(expression(a, 2 * a).loc["ERBB2", "pearson"].round(3))
+    >>> float(past.metrics.expression(a, 2 * a).loc["ERBB2", "pearson"].round(3))
     1.0
     """
     import pandas as pd
 
     p, m = aligned(predicted, measured, genes)
+    warn_of_counts(m.to_numpy())
     if by not in ("gene", "unit"):
         raise ValueError(f"by={by!r} is unknown; use 'gene' or 'unit'")
     if by == "unit":
@@ -158,12 +167,21 @@ def aligned(
 
     Raises
     ------
+    TypeError
+        If one is no frame, or ``genes`` is one text.
     ValueError
-        If an index is not unique, or no unit is in both.
+        If an index is not unique, a gene is named twice, or no unit or gene is in both.
     KeyError
         If a gene is in only one of them.
     """
+    import pandas as pd
+
     for name, frame in (("predicted", predicted), ("measured", measured)):
+        if not isinstance(frame, pd.DataFrame):
+            raise TypeError(
+                f"{name} must be a DataFrame of log1p expression (units × genes), got {type(frame).__name__}; of an "
+                "AnnData pass .to_df()"
+            )
         if not frame.index.is_unique or not frame.columns.is_unique:
             raise ValueError(f"{name} has a unit or a gene twice; make its index and columns unique")
     units = predicted.index.intersection(measured.index, sort=False)
@@ -172,10 +190,15 @@ def aligned(
             f"predicted and measured share no unit (index like {predicted.index[:2].tolist()} and "
             f"{measured.index[:2].tolist()}); give both the same index"
         )
-    names = [g for g in predicted.columns if g in measured.columns] if genes is None else list(genes)
+    names = [g for g in predicted.columns if g in measured.columns] if genes is None else gene_list(genes)
     absent = [g for g in names if g not in predicted.columns or g not in measured.columns]
     if absent:
         raise KeyError(f"{len(absent)} genes are not in both frames, e.g. {absent[:5]}")
+    if not names:
+        raise ValueError(
+            f"predicted and measured share no gene (columns like {predicted.columns[:2].tolist()} and "
+            f"{measured.columns[:2].tolist()}); give both the same names"
+        )
     return predicted.loc[units, names].astype(np.float64), measured.loc[units, names].astype(np.float64)
 
 
@@ -204,14 +227,18 @@ class _Extras:
         where = None if coordinates is None else _rows("coordinates", coordinates, predicted.index)
         if where is not None and where.shape[1:] != (2,):
             raise ValueError(f"coordinates must have two columns, x and y in µm, got shape {where.shape}")
+        if raster_um is not None and not raster_um > 0:
+            raise ValueError(f"raster_um must be a positive number of µm, got {raster_um!r}")
         if counts is None:
             if depth is not None or theta is not None:
                 raise ValueError("depth= and theta= are for the deviance of counts; pass counts= as well")
             return cls(None, None, None, None, where, raster_um)
         if depth is None:
             raise ValueError("counts= needs depth=, the counts of every unit over all its genes")
-        y = _rows("counts", counts, predicted.index, predicted.columns)
-        total = _rows("depth", depth, predicted.index)[:, None]
+        y = _counts("counts", _rows("counts", counts, predicted.index, predicted.columns))
+        total = _counts("depth", _rows("depth", depth, predicted.index))[:, None]
+        # a unit without any molecule says nothing, and no count is expected of it
+        total = np.where(total > 0, total, np.nan)
         known = np.isfinite(y) & np.isfinite(total)
         exposure = np.where(known, total, 0.0).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -238,39 +265,23 @@ def _scores(p: pd.DataFrame, m: pd.DataFrame, at: np.ndarray, extras: _Extras) -
             out["nb_deviance"] = fit / known.sum(axis=0)
             out["nb_d2"] = np.where(null > 0, 1 - fit / null, np.nan)
     if extras.coordinates is not None:
-        out |= _map_scores(predicted, measured, extras.coordinates[at], extras.pixel)
-    return out
-
-
-def _map_scores(
-    predicted: np.ndarray, measured: np.ndarray, where: np.ndarray, pixel: float | None
-) -> dict[str, np.ndarray]:
-    scored = np.flatnonzero((np.isfinite(predicted) & np.isfinite(measured)).any(axis=0))
-    out = {name: np.full(predicted.shape[1], np.nan) for name in ("ssim", "morans_i_predicted", "morans_i_measured")}
-    if not len(scored):
-        return out
-    known = np.isfinite(where).all(axis=1)
-    known &= np.isfinite(predicted[:, scored]).all(axis=1) & np.isfinite(measured[:, scored]).all(axis=1)
-    x, y, where = predicted[np.ix_(known, scored)], measured[np.ix_(known, scored)], where[known]
-    if len(where) < 3:
-        return out
-    side = spacing(where) if pixel is None else pixel
-    out["ssim"][scored] = ssim(rasterize(x, where, side), rasterize(y, where, side))
-    out["morans_i_predicted"][scored], out["morans_i_measured"][scored] = morans_i(x, where), morans_i(y, where)
+        out |= map_scores(predicted, measured, extras.coordinates[at], extras.pixel)
     return out
 
 
 def _over_groups(per_group: list[dict[str, np.ndarray]], **boot: Any) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
-    names = [name for name in _ordered(per_group[0]) if name not in ("n", "reason")]
+    names = [name for name in _ordered(per_group[0]) if name not in ("n", "reason", "map_reason")]
     for name in names:
         mean, lower, upper = bootstrap_groups(np.stack([g[name] for g in per_group]), **boot)
         out |= {name: mean, f"{name}_lower": lower, f"{name}_upper": upper}
-    scored = np.stack([g["reason"] == "" for g in per_group])
-    reasons = np.stack([g["reason"] for g in per_group])
-    # a gene without any group to score it in says why in the words of the first group
-    out["reason"] = np.where(scored.any(axis=0), "", reasons[0])
-    return {**out, "n": np.sum([g["n"] for g in per_group], axis=0), "n_groups": scored.sum(axis=0)}
+    for name in ("map_reason", "reason"):
+        if name in per_group[0]:
+            reasons = np.stack([g[name] for g in per_group])
+            # a gene without any group to score it in says why in the words of the first group
+            out[name] = np.where((reasons == "").any(axis=0), "", reasons[0])
+    n_groups = np.sum([g["reason"] == "" for g in per_group], axis=0)
+    return {**out, "n": np.sum([g["n"] for g in per_group], axis=0), "n_groups": n_groups}
 
 
 def _ordered(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -298,6 +309,14 @@ def group_labels(groups: pd.Series | Mapping[Any, str] | None, units: pd.Index) 
             "every unit its donor"
         )
     return labels.astype(str).to_numpy()
+
+
+def _counts(name: str, values: np.ndarray) -> np.ndarray:
+    known = values[np.isfinite(values)]
+    wrong = known[(known < 0) | (known != np.round(known))]
+    if len(wrong):
+        raise ValueError(f"{name}= must be raw counts, whole and not negative, got {wrong[0]:g}; pass them as measured")
+    return values
 
 
 def _rows(name: str, values: pd.DataFrame | pd.Series, units: pd.Index, columns: pd.Index | None = None) -> np.ndarray:

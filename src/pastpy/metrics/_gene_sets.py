@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,31 @@ import numpy as np
 from pastpy import _keys
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
 
-__all__ = ["gene_sets", "log_normalised", "spatially_variable", "variable_genes"]
+__all__ = ["gene_list", "gene_sets", "log_normalised", "spatially_variable", "variable_genes"]
+
+
+def gene_list(genes: Sequence[str]) -> list[str]:
+    """The given names as a list.
+
+    Raises
+    ------
+    TypeError
+        If it is one text, which would be read letter by letter.
+    ValueError
+        If a name stands there twice.
+    """
+    if isinstance(genes, str):
+        raise TypeError(f"genes must be a list of names, got the text {genes!r}; pass [{genes!r}]")
+    names = list(genes)
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise ValueError(f"genes names {len(twice)} genes more than once, e.g. {twice[:5]}; name each once")
+    return names
 
 
 def log_normalised(

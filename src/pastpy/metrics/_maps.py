@@ -2,12 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-__all__ = ["morans_i", "rasterize", "spacing", "ssim"]
+from pastpy.metrics._columns import CONSTANT_MEASURED, CONSTANT_PREDICTED, MIN_UNITS
+
+__all__ = ["map_scores", "morans_i", "rasterize", "spacing", "ssim"]
 
 #: Side of the window of the structural similarity, pixels of the raster, as in the original and in scikit-image.
 WINDOW = 7
+#: Neighbours of a unit in the graph of Moran's I.
+N_NEIGHBOURS = 6
+#: Why there is no score of a map.
+FEW_LOCATED = f"fewer than {N_NEIGHBOURS + 2} units with coordinates"
+CROWDED = "all units in one place"
+SPARSE = "map too small or too sparse"
+
+
+def map_scores(
+    predicted: np.ndarray, measured: np.ndarray, coordinates: np.ndarray, pixel: float | None
+) -> dict[str, np.ndarray]:
+    """Similarity of maps and Moran's I, column by column over the units that have it.
+
+    Parameters
+    ----------
+    predicted, measured
+        float (n, k); NaN where unknown.
+    coordinates
+        float (n, 2); rows with NaN are left out.
+    pixel
+        Side of a pixel of the maps; by default the spacing of the units that have the column.
+
+    Returns
+    -------
+    Arrays (k,): ``ssim``, ``morans_i_predicted``, ``morans_i_measured``, and ``map_reason``, why one of them is NaN,
+    else empty.
+    """
+    known = np.isfinite(predicted) & np.isfinite(measured) & np.isfinite(coordinates).all(axis=1)[:, None]
+    out = {name: np.full(known.shape[1], np.nan) for name in ("ssim", "morans_i_predicted", "morans_i_measured")}
+    reason = np.full(known.shape[1], "", dtype=object)
+    for units, columns in _same_units(known):
+        at = np.ix_(units, columns)
+        x, y, where = predicted[at], measured[at], coordinates[units]
+        if len(units) < MIN_UNITS or len(np.unique(where, axis=0)) < 2:
+            reason[columns] = FEW_LOCATED if len(units) < MIN_UNITS else CROWDED
+            continue
+        side = spacing(where) if pixel is None else pixel
+        out["ssim"][columns] = ssim(rasterize(x, where, side), rasterize(y, where, side))
+        out["morans_i_predicted"][columns], out["morans_i_measured"][columns] = morans_i(x, where), morans_i(y, where)
+        few = np.full(len(columns), len(units) <= N_NEIGHBOURS + 1)
+        wrong = [few, np.ptp(y, axis=0) == 0, np.ptp(x, axis=0) == 0, np.isnan(out["ssim"][columns])]
+        reason[columns] = np.select(wrong, [FEW_LOCATED, CONSTANT_MEASURED, CONSTANT_PREDICTED, SPARSE], "")
+    return {**out, "map_reason": reason}
 
 
 def spacing(coordinates: np.ndarray) -> float:
@@ -116,44 +163,52 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return local, mask & (share >= 0.5 - 1e-9) & (n > 1.5)
 
 
-def morans_i(values: np.ndarray, coordinates: np.ndarray, *, n_neighbours: int = 6) -> np.ndarray:
+def morans_i(values: np.ndarray, coordinates: np.ndarray, *, n_neighbours: int = N_NEIGHBOURS) -> np.ndarray:
     """Moran's I of every column over the graph of nearest neighbours, float (k,), by squidpy.
 
     Parameters
     ----------
     values
-        float (n, k); rows with NaN in any column or in their coordinates are left out.
+        float (n, k); NaN is left out, column by column.
     coordinates
-        float (n, 2).
+        float (n, 2); rows with NaN are left out.
     n_neighbours
         Neighbours of a unit.
 
     Returns
     -------
-    NaN for constant columns, and everywhere if there are too few units for the graph.
+    NaN for constant columns, and where there are too few units for the graph.
 
     References
     ----------
     Moran, Biometrika 37:17 (1950), doi:10.1093/biomet/37.1-2.17; Palla et al., Nat Methods 19:171 (2022),
     doi:10.1038/s41592-021-01358-2.
     """
+    known = np.isfinite(values) & np.isfinite(coordinates).all(axis=1)[:, None]
+    out = np.full(values.shape[1], np.nan)
+    for units, columns in _same_units(known):
+        out[columns] = _morans_i(values[np.ix_(units, columns)], coordinates[units], n_neighbours)
+    return out
+
+
+def _morans_i(values: np.ndarray, coordinates: np.ndarray, n_neighbours: int) -> np.ndarray:
+    """As :func:`morans_i`, of finite values."""
     import logging
 
     import pandas as pd
     import squidpy as sq
     from anndata import AnnData
 
-    known = np.isfinite(values).all(axis=1) & np.isfinite(coordinates).all(axis=1)
     out = np.full(values.shape[1], np.nan)
-    varies = np.flatnonzero(np.ptp(values[known], axis=0) > 0) if known.any() else np.empty(0, dtype=int)
-    if known.sum() <= n_neighbours + 1 or not len(varies):
+    varies = np.flatnonzero(np.ptp(values, axis=0) > 0) if len(values) else np.empty(0, dtype=int)
+    if len(values) <= n_neighbours + 1 or not len(varies):
         return out
     table = AnnData(
-        values[np.ix_(known, varies)].astype(np.float64),
-        obs=pd.DataFrame(index=np.flatnonzero(known).astype(str)),
+        values[:, varies].astype(np.float64),
+        obs=pd.DataFrame(index=np.arange(len(values)).astype(str)),
         var=pd.DataFrame(index=varies.astype(str)),
     )
-    table.obsm["spatial"] = coordinates[known]
+    table.obsm["spatial"] = coordinates
     talk = logging.getLogger("spatialdata._logging")  # squidpy's, which announces every graph
     level = talk.level
     talk.setLevel(logging.WARNING)
@@ -166,6 +221,14 @@ def morans_i(values: np.ndarray, coordinates: np.ndarray, *, n_neighbours: int =
     )
     out[found.index.astype(int)] = found["I"].to_numpy(dtype=float)
     return out
+
+
+def _same_units(known: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and columns of every set of columns that are known in the same rows, int each."""
+    patterns, pattern_of = np.unique(np.packbits(known, axis=0), axis=1, return_inverse=True)
+    for i in range(patterns.shape[1]):
+        columns = np.flatnonzero(pattern_of.ravel() == i)
+        yield np.flatnonzero(known[:, columns[0]]), columns
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:

@@ -37,9 +37,10 @@ class FeatureReference:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> reference = feature_reference(np.random.default_rng(0).normal(size=(40, 2)), np.repeat(["a", "b"], 20))
-    >>> FeatureReference.from_dict(reference.to_dict()).n
+    >>> import numpy as np, pastpy as past
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> reference = past.metrics.feature_reference(x, np.repeat(["a", "b"], 20))
+    >>> past.metrics.FeatureReference.from_dict(reference.to_dict()).n
     40
     """
 
@@ -109,7 +110,8 @@ class Shift:
 
     Examples
     --------
-    >>> Shift(share_beyond=0.4, limit=0.2, percentile=93.0, n=100).far
+    >>> import pastpy as past
+    >>> past.metrics.Shift(share_beyond=0.4, limit=0.2, percentile=93.0, n=100).far
     True
     """
 
@@ -158,10 +160,10 @@ def feature_reference(features: np.ndarray, groups: np.ndarray) -> FeatureRefere
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, pastpy as past
     >>> x = np.random.default_rng(0).normal(size=(200, 3))
-    >>> reference = feature_reference(x, np.repeat(["a", "b"], 100))
-    >>> feature_shift(x + 9.0, reference).far
+    >>> reference = past.metrics.feature_reference(x, np.repeat(["a", "b"], 100))
+    >>> past.metrics.feature_shift(x + 9.0, reference).far
     True
     """
     features, groups = np.asarray(features, dtype=float), np.asarray(groups).astype(str)
@@ -195,9 +197,10 @@ def feature_distance(features: np.ndarray, reference: FeatureReference) -> np.nd
 
     Examples
     --------
-    >>> import numpy as np
-    >>> reference = feature_reference(np.random.default_rng(0).normal(size=(40, 2)), np.repeat(["a", "b"], 20))
-    >>> float(feature_distance(reference.mean[None], reference)[0])
+    >>> import numpy as np, pastpy as past
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> reference = past.metrics.feature_reference(x, np.repeat(["a", "b"], 20))
+    >>> float(past.metrics.feature_distance(reference.mean[None], reference)[0])
     0.0
     """
     features = np.asarray(features, dtype=float)
@@ -225,9 +228,9 @@ def feature_shift(features: np.ndarray, reference: FeatureReference, *, margin: 
 
     Examples
     --------
-    >>> import numpy as np
+    >>> import numpy as np, pastpy as past
     >>> x = np.random.default_rng(0).normal(size=(200, 3))
-    >>> feature_shift(x, feature_reference(x, np.repeat(["a", "b"], 100))).far
+    >>> past.metrics.feature_shift(x, past.metrics.feature_reference(x, np.repeat(["a", "b"], 100))).far
     False
     """
     return distance_shift(feature_distance(features, reference), reference, margin=margin)
@@ -252,9 +255,10 @@ def distance_shift(distance: np.ndarray, reference: FeatureReference, *, margin:
 
     Examples
     --------
-    >>> import numpy as np
-    >>> reference = feature_reference(np.random.default_rng(0).normal(size=(40, 2)), np.repeat(["a", "b"], 20))
-    >>> distance_shift(np.zeros(3), reference).far
+    >>> import numpy as np, pastpy as past
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> reference = past.metrics.feature_reference(x, np.repeat(["a", "b"], 20))
+    >>> past.metrics.distance_shift(np.zeros(3), reference).far
     False
     """
     distance = distance[np.isfinite(distance)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy.metrics._bootstrap import bootstrap_groups
-from pastpy.metrics._columns import column_scores
+from pastpy.metrics._columns import column_scores, silence_as_zero, varies
 from pastpy.metrics._expression import SCORES, aligned, group_labels, group_scores
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["expression_summary"]
+
+#: Scores that a constant or missing prediction does not have.
+CORRELATIONS = ("pearson", "spearman")
 
 
 def expression_summary(
@@ -28,7 +31,7 @@ def expression_summary(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean agreement over sets of genes, and over units, with intervals from resampling donors.
+    """Mean agreement over sets of genes, and over units, with intervals over donors.
 
     Parameters
     ----------
@@ -40,13 +43,15 @@ def expression_summary(
         Name → genes, for example :func:`pastpy.metrics.gene_sets` of the training data; by default all genes of both
         frames. Genes that are not in both are not scored, and counted as such.
     n_boot, confidence, seed
-        Of the intervals.
+        Of the intervals: Student's over 3–7 groups, a bootstrap of them from 8 on.
 
     Returns
     -------
     Frame with one row a set: ``n_genes`` in the set, ``n_scored`` with a correlation in some group, ``n_groups``, and
     the mean over genes, then groups, of ``pearson``, ``spearman``, ``mse``, ``auroc`` (over units, gene by gene) and of
-    ``unit_pearson``, ``unit_spearman`` (over genes, unit by unit), each with ``_lower`` and ``_upper``.
+    ``unit_pearson``, ``unit_spearman`` (over genes, unit by unit), each with ``_lower`` and ``_upper`` (NaN with fewer
+    than three groups). Where the measurement varies but the prediction is missing or constant, the correlation counts
+    as 0, so that silence on what is hard raises no mean; NaN where there is none at all.
 
     Raises
     ------
@@ -55,30 +60,37 @@ def expression_summary(
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np, pandas as pd
     >>> measured = pd.DataFrame(np.random.default_rng(0).random((20, 3)), columns=list("abc"))
-    >>> found = expression_summary(measured, measured, pd.Series(["P1"] * 10 + ["P2"] * 10))
+    >>> found = past.metrics.expression_summary(measured, measured, pd.Series(["P1"] * 10 + ["P2"] * 10))
     >>> float(found.loc["all genes", "pearson"].round(3))
     1.0
     """
     import pandas as pd
 
     p, m = aligned(predicted, measured, None)
-    by_gene = group_scores(p, m, groups)
     by_group = group_labels(groups, p.index)
+    by_gene = group_scores(p, m, groups)
+    scored = by_gene["reason"] == ""
+    measured_varies = np.concatenate([varies(m.to_numpy()[by_group == g]) for g in np.unique(by_group)])
+    for s in CORRELATIONS:
+        by_gene[s] = silence_as_zero(by_gene[s].to_numpy(), measured_varies)
     rows = {}
     for name, genes in (gene_sets or {"all genes": list(p.columns)}).items():
         known = [g for g in genes if g in p.columns]
-        part = by_gene[by_gene["gene"].isin(known)]
+        in_set = by_gene["gene"].isin(known)
         row: dict[str, Any] = {
             "n_genes": len(genes),
-            "n_scored": int(part.loc[part["reason"] == "", "gene"].nunique()),
-            "n_groups": int(part["group"].nunique()),
+            "n_scored": int(by_gene.loc[in_set & scored, "gene"].nunique()),
+            "n_groups": int(by_gene.loc[in_set, "group"].nunique()),
         }
-        values = {s: part.groupby("group")[s].mean().to_numpy() for s in SCORES}
-        units = column_scores(p[known].to_numpy().T, m[known].to_numpy().T)
-        for s in ("pearson", "spearman"):
-            values[f"unit_{s}"] = pd.Series(units[s], index=p.index).groupby(by_group).mean().to_numpy()
+        values = {s: by_gene[in_set].groupby("group")[s].mean().to_numpy() for s in SCORES}
+        turned = m[known].to_numpy().T
+        units = column_scores(p[known].to_numpy().T, turned)
+        for s in CORRELATIONS:
+            per_unit = pd.Series(silence_as_zero(units[s], varies(turned)), index=p.index)
+            values[f"unit_{s}"] = per_unit.groupby(by_group).mean().to_numpy()
         for s, per_group in values.items():
             mean, lower, upper = bootstrap_groups(
                 np.asarray(per_group, dtype=float)[:, None], n_boot=n_boot, confidence=confidence, seed=seed

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy._warn import warn_user
 from pastpy.pp._alignment_evidence import Evidence, gather_evidence
 from pastpy.pp._alignment_verdict import judge
+from pastpy.pp._parameters import check_whole, is_finite
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -56,7 +57,7 @@ def check_alignment(
     sdata
         Object with an H&E image, and a table that annotates shapes.
     image_key, shapes_key, table_key
-        Names of the elements; defaults as everywhere.
+        Names of the elements; defaults as everywhere, except that the image at ``dapi_key`` is no candidate.
     dapi_key
         Name of a DAPI image (one channel, or one called ``"DAPI"``) that the shapes come from: it is then what is
         correlated with haematoxylin, rather than the cells' centroids.
@@ -92,7 +93,8 @@ def check_alignment(
     KeyError
         If an element cannot be told.
     ValueError
-        If µm/px is unknown, the image is not RGB, or an element is not in the coordinate system.
+        If µm/px is unknown, the image is not RGB, an element is not in the coordinate system, or ``tolerance_um``,
+        ``n_windows`` or ``seed`` is out of range.
 
     Notes
     -----
@@ -118,13 +120,13 @@ def check_alignment(
 
     sdata = _elements.require_spatialdata(sdata)
     table_key = _elements.resolve_table(sdata, table_key)
-    image_key = _elements.resolve_image(sdata, image_key)
-    if dapi_key is not None:
-        dapi_key = _elements.resolve_image(sdata, dapi_key)
+    image_key, dapi_key = _resolve_images(sdata, image_key, dapi_key)
     shapes_key = _elements.resolve_shapes(sdata, shapes_key, table_key=table_key)
     mpp = _elements.resolve_mpp(sdata, image_key, mpp)
-    if n_windows < 2 or tolerance_um <= 0:
-        raise ValueError(f"n_windows must be at least 2 and tolerance_um positive, got {n_windows} and {tolerance_um}")
+    check_whole("n_windows", n_windows, least=2)
+    check_whole("seed", seed, least=0)
+    if not (is_finite(tolerance_um) and tolerance_um > 0):
+        raise ValueError(f"tolerance_um must be a positive finite number of µm, got {tolerance_um!r}")
     evidence = gather_evidence(
         sdata, image_key, shapes_key, table_key, dapi_key=dapi_key, mpp=mpp, coordinate_system=coordinate_system,
         n_windows=n_windows, seed=seed,
@@ -132,6 +134,19 @@ def check_alignment(
     verdict = judge(evidence, tolerance_um=tolerance_um, seed=seed)
     row = {"image": image_key, "table": table_key, **_facts(evidence), **asdict(verdict)}
     return pd.DataFrame([row], index=pd.Index([shapes_key], name="shapes"))
+
+
+def _resolve_images(sdata: SpatialData, image_key: str | None, dapi_key: str | None) -> tuple[str, str | None]:
+    """Names of the H&E and of the DAPI image: of two images, the H&E is the one that is not DAPI."""
+    from spatialdata import SpatialData
+
+    if dapi_key is None:
+        return _elements.resolve_image(sdata, image_key), None
+    dapi_key = _elements.resolve_image(sdata, dapi_key)
+    if image_key is not None or len(sdata.images) == 1:
+        return _elements.resolve_image(sdata, image_key), dapi_key
+    others = {name: image for name, image in sdata.images.items() if name != dapi_key}
+    return _elements.resolve_image(SpatialData(images=others, attrs=sdata.attrs)), dapi_key
 
 
 def _facts(evidence: Evidence) -> dict[str, object]:
@@ -192,7 +207,7 @@ def guard(
     )
     if on_misaligned == "raise":
         raise ValueError(message)
-    warnings.warn(message, UserWarning, stacklevel=3)
+    warn_user(message)
 
 
 def _own(sdata: SpatialData, image_key: str, shapes_key: str, table_key: str, coordinate_system: str) -> bool:

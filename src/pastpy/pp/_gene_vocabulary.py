@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def load_vocabulary(vocabulary: str | os.PathLike[str], species: str) -> GeneVoc
     return _load(path, species, path.stat().st_mtime_ns)
 
 
-def guess_species(names: Sequence[str], vocabulary: str | os.PathLike[str]) -> str:
+def guess_species(names: Sequence[str], vocabulary: str | os.PathLike[str]) -> Literal["human", "mouse"]:
     """The species in whose vocabulary most names are.
 
     Raises

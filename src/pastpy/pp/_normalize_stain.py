@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from pastpy._elements import record_added, require_spatialdata, resolve_image, resolve_mpp, set_mpp
+from pastpy._elements import image_levels, record_added, require_spatialdata, resolve_image, resolve_mpp, set_mpp
+from pastpy.engine.read import rgb_channels, unit_range
 from pastpy.pp._tissue import tissue_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
 
 __all__ = ["normalize_stain"]
 
@@ -41,7 +45,7 @@ def normalize_stain(
     Parameters
     ----------
     sdata
-        Object with an H&E image.
+        Object with an H&E image, (c, y, x), RGB or RGBA.
     reference
         Object whose only H&E image (or ``reference_image_key``) has the colours that are wanted, e.g.
         ``pastpy.datasets.breast_st()``, of the tumour that ``past-mini`` was trained on.
@@ -59,8 +63,8 @@ def normalize_stain(
 
     Returns
     -------
-    None; writes ``sdata.images[key_added]``, lazy, with the pyramid and transformations of the image, its µm/px in
-    ``sdata.attrs``, and remembers that pastpy added it, so that defaults keep to the image as it was: pass
+    None; writes ``sdata.images[key_added]``, uint8 RGB, lazy, with the pyramid and transformations of the image, its
+    µm/px in ``sdata.attrs``, and remembers that pastpy added it, so that defaults keep to the image as it was: pass
     ``image_key=`` to use the new one.
 
     Raises
@@ -70,7 +74,8 @@ def normalize_stain(
     ModuleNotFoundError
         If squidpy is older than 1.8.2.
     ValueError
-        If the method is unknown, the name is taken, µm/px is unknown, or either image holds no tissue.
+        If the method is unknown, the name is taken, µm/px is unknown, or either image is not RGB, holds no tissue or
+        none whose stains can be told apart.
 
     References
     ----------
@@ -96,13 +101,16 @@ def normalize_stain(
     mpp = resolve_mpp(sdata, image_key, mpp)
     squidpy = _squidpy()
     reference_key = resolve_image(reference, reference_image_key)
-    wanted = squidpy.fit_stain_reference(
-        _with_tissue(reference, reference_key, resolve_mpp(reference, reference_key)), _IMAGE, method=method
-    )
-    normalized = squidpy.normalize_stains(
-        # white stays white where stains are separated, but not where colours are shifted
-        _with_tissue(sdata, image_key, mpp), _IMAGE, wanted, inplace=False, preserve_background=method == "reinhard"
-    )  # fmt: skip
+    reference_mpp = _reference_mpp(reference, reference_key)
+    with _fitting(f"image {reference_key!r} of the reference"):
+        wanted = squidpy.fit_stain_reference(
+            _with_tissue(reference, reference_key, reference_mpp, " of the reference"), _IMAGE, method=method
+        )
+    with _fitting(f"image {image_key!r}"):
+        normalized = squidpy.normalize_stains(
+            # white stays white where stains are separated, but not where colours are shifted
+            _with_tissue(sdata, image_key, mpp), _IMAGE, wanted, inplace=False, preserve_background=method == "reinhard"
+        )  # fmt: skip
     _write(sdata, image_key, key_added, normalized)
     set_mpp(sdata, key_added, mpp)
     record_added(sdata, key_added)
@@ -121,23 +129,69 @@ def _squidpy() -> ModuleType:
     return im
 
 
-def _with_tissue(sdata: SpatialData, image_key: str, mpp: float) -> SpatialData:
+def _reference_mpp(reference: SpatialData, image_key: str) -> float:
+    """µm/px that the reference stores: ``mpp=`` is of the other image."""
+    try:
+        return resolve_mpp(reference, image_key)
+    except ValueError as error:
+        raise ValueError(
+            f"the reference stores no µm/px of its image {image_key!r}, and mpp= is not meant for it; store it once "
+            f"with reference.attrs['past'] = {{'mpp': {{{image_key!r}: …}}}}"
+        ) from error
+
+
+@contextmanager
+def _fitting(what: str) -> Iterator[None]:
+    """Errors of squidpy's fit to the stains of an image, which it cannot name, as one that does."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ != "StainFittingError":
+            raise
+        raise ValueError(
+            f"the stains of {what} cannot be told apart ({error}); check that it is H&E with its channels in the order "
+            "red, green, blue, or use method='reinhard', which separates no stains"
+        ) from error
+
+
+def _with_tissue(sdata: SpatialData, image_key: str, mpp: float, whose: str = "") -> SpatialData:
     """An object with the image and, as squidpy wants it, its tissue as labels."""
     from spatialdata import SpatialData
     from spatialdata.models import Labels2DModel
 
     _, tissue = tissue_overview(sdata, image_key, mpp, TissueMaskParameters())
     if not tissue.any():
-        raise ValueError(f"no tissue found on image {image_key!r}, so its stains are unknown; check mpp={mpp:g} µm/px")
+        raise ValueError(
+            f"no tissue found on image {image_key!r}{whose}, so its stains are unknown; check mpp={mpp:g} µm/px"
+        )
     labels = Labels2DModel.parse(tissue.astype(np.uint8), dims=("y", "x"))
-    return SpatialData(images={_IMAGE: sdata.images[image_key]}, labels={f"{_IMAGE}_tissue": labels})
+    return SpatialData(images={_IMAGE: _uint8_rgb(sdata, image_key)}, labels={f"{_IMAGE}_tissue": labels})
+
+
+def _uint8_rgb(sdata: SpatialData, image_key: str) -> DataArray | DataTree:
+    """The image with its channels red, green and blue as uint8, all that squidpy takes without scaling; lazy."""
+    from xarray import Dataset, DataTree
+
+    levels = [_as_uint8(rgb_channels(level, image_key), image_key) for level in image_levels(sdata, image_key)]
+    if len(levels) == 1:
+        return levels[0]
+    return DataTree.from_dict({f"scale{i}": Dataset({"image": level}) for i, level in enumerate(levels)})
+
+
+def _as_uint8(level: DataArray, name: str) -> DataArray:
+    from xarray import apply_ufunc
+
+    if level.dtype == np.uint8:
+        return level
+    return apply_ufunc(
+        lambda block: np.rint(unit_range(block, name) * 255).astype(np.uint8), level, dask="parallelized",
+        output_dtypes=[np.uint8], keep_attrs=True,
+    )  # fmt: skip
 
 
 def _write(sdata: SpatialData, image_key: str, key_added: str, pixels: Any) -> None:
     from spatialdata.models import Image2DModel
     from spatialdata.transformations import get_transformation
-
-    from pastpy._elements import image_levels
 
     sizes = [level.sizes["x"] for level in image_levels(sdata, image_key)]
     factors = [max(2, round(a / b)) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]

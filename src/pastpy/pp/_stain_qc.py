@@ -8,6 +8,7 @@ import numpy as np
 
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
 from pastpy.pp._overview import read_windows
+from pastpy.pp._parameters import check_whole, is_finite
 from pastpy.pp._stain_vectors import REFERENCE, angle_deg, macenko
 from pastpy.pp._tissue import tissue_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters, white_level
@@ -102,8 +103,10 @@ def stain_qc(
     sdata = require_spatialdata(sdata)
     if per not in ("slide", "tile"):
         raise ValueError(f"per={per!r} is unknown; use 'slide' or 'tile'")
-    if not (np.isfinite(tile_um) and tile_um >= 32 * _QC_MPP) or max_tiles < 1:
-        raise ValueError(f"tile_um must be at least 32 µm and max_tiles at least 1, got {tile_um!r} and {max_tiles!r}")
+    if not (is_finite(tile_um) and tile_um >= 32 * _QC_MPP):
+        raise ValueError(f"tile_um must be a finite number of at least {32 * _QC_MPP:g} µm, got {tile_um!r}")
+    check_whole("max_tiles", max_tiles, least=1)
+    check_whole("seed", seed, least=0)
     image_key = resolve_image(sdata, image_key)
     mpp = resolve_mpp(sdata, image_key, mpp)
     overview, tissue = tissue_overview(sdata, image_key, mpp, TissueMaskParameters())

@@ -33,9 +33,10 @@ def find_tissue(
 ) -> DataFrame | None:
     """Outline the tissue of an H&E slide, without glass, pen marks and black background.
 
-    Works at some 8 µm/px, read from the nearest finer pyramid level. Ink (blue, green, red, black) and black background
-    are told by their optical density; of the rest, tissue is what is denser than half of Otsu's threshold, kept within
-    limits that faint shadows and slides without glass need.
+    Works at some 8 µm/px, read from the nearest finer pyramid level. The level of glass is that of bright, nearly grey
+    and smooth pixels, down to 170 of 255. Ink (blue, green, red, orange, yellow, black; not purple, pink and brown) and
+    black background are told by their optical density; of the rest, tissue is what is denser than half of Otsu's
+    threshold, kept within limits that faint shadows and slides without glass need.
 
     Parameters
     ----------

@@ -64,7 +64,8 @@ class NucleiParameters:
 
     Examples
     --------
-    >>> NucleiParameters(max_area_um2=200.0).max_area_um2
+    >>> import pastpy as past
+    >>> past.pp.NucleiParameters(max_area_um2=200.0).max_area_um2
     200.0
     """
 

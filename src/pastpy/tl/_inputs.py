@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anndata import AnnData
+    from pandas import Index
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
     from xarray import DataArray
@@ -32,6 +33,10 @@ OnMisaligned = Literal["warn", "raise", "ignore"]
 
 #: Units wider than this are spots or bins that hold many cells, µm.
 CELL_DIAMETER_UM = 25.0
+#: A shape that reaches so far from its centre, µm, is no cell, spot or core of a microarray.
+LARGE_UM = 2000.0
+#: What a field takes while it is encoded and pooled, bytes a pixel; measured with shapes of 16 and 64 megapixels.
+FIELD_BYTES = 18
 
 
 @dataclass(frozen=True)
@@ -317,7 +322,20 @@ def gather_image(
         "unit_diameter_um": float(diameter),
     }
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
+    _warn_of_large(shapes.extent * target_mpp, sdata.tables[table_key].obs_names, shapes_key, target_mpp)
     return ImageInput(reader, shapes, units.spatial_um, facts, levels)
+
+
+def _warn_of_large(reach_um: np.ndarray, names: Index, shapes_key: str, target_mpp: float) -> None:
+    """Warn of a shape whose pixels may not fit into memory, such as the tissue's outline among those of cells."""
+    known = np.nan_to_num(reach_um)
+    if not known.size or known.max() <= LARGE_UM:
+        return
+    gigabytes = FIELD_BYTES * (2 * known.max() / target_mpp) ** 2 / 2**30
+    warn_user(
+        f"shape of row {names[int(known.argmax())]!r} in {shapes_key!r} reaches {known.max():,.0f} µm from its centre; "
+        f"its pixels are held in memory at once, up to {gigabytes:.1f} GB: leave it out if it is no cell"
+    )
 
 
 def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -> csr_matrix | None:

@@ -142,7 +142,8 @@ def run_past(
 
     Further passes go first, and what they pooled waits on disk for the cells of the first pass: that is a few hundred
     bytes a cell, while fields with the reach of a coarse pass at the pixels of the fine one would be many times larger.
-    With ``resume``, each pass has a store of its own, which is kept; else it is a temporary one.
+    With ``resume``, each pass has a store of its own, which is kept; else it is a temporary one. A store that cannot be
+    used is refused before the first pass.
 
     Where the model knows what tissue it was trained on, a warning says that this tissue is far from it, and
     ``inputs.facts`` how far.
@@ -164,7 +165,7 @@ def run_past(
     identity
         As in :func:`run_image`; output and mode are part of it.
     """
-    from pastpy.engine import CropStep, TokenStep
+    from pastpy.engine import CropStep, TokenStep, ZarrSink
 
     identity = {"output": output, "mode": mode, **(identity or {})}
     wanted = {output: shape}
@@ -173,13 +174,17 @@ def run_past(
     step: Step
     with tempfile.TemporaryDirectory(prefix="pastpy-") as scratch:
         if mode == "crop" and model.crop_px is not None:
-            step, before = CropStep(NormalisedCrops(model, model.pool_crops), head), []
+            step, further = CropStep(NormalisedCrops(model, model.pool_crops), head), []
         else:
             first, *further = model.passes
             step = TokenStep(model.image_encoder, first.regions, head, first.target_mpp, mode == "crop")
-            before = [_pool(inputs, model, each, options, mode, Path(scratch)) for each in further]
+        passes = [_further(inputs, model, each, options, mode, Path(scratch)) for each in further]
+        sink = _sink(inputs, model, options, identity)
+        if isinstance(sink, ZarrSink):
+            _check_stores(options.resume, sink, [each.sink for each in passes])
+        before = [each.run(options) for each in passes]
         head.slide = _slide(inputs, model, step, before, options) if model.config.slide_norm else None
-        found = run_image(inputs, model, step, options, outputs=wanted, identity=identity, before=before)
+        found = run_image(inputs, model, step, options, outputs=wanted, identity=identity, before=before, sink=sink)
     if head.familiar is not None and np.isfinite(found[DISTANCE]).any():
         inputs.facts["shift"] = head.familiar.judge(found[DISTANCE], inputs.facts["image_key"])
     return found[output]
@@ -220,21 +225,39 @@ def _rows_of(rows: Callable[[np.ndarray], np.ndarray], drawn: np.ndarray, units:
     return rows(drawn[units])
 
 
-def _pool(
-    inputs: ImageInput, model: PAST, each: ImagePass, options: Options, mode: str, scratch: Path
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Run a further pass; returns a function that reads what was pooled, float32 (n, regions, channels)."""
+@dataclass
+class _Further:
+    """A further pass over an image, and where it keeps what it pools."""
+
+    inputs: ImageInput
+    step: TokenStep
+    sink: ZarrSink
+
+    def run(self, options: Options) -> Callable[[np.ndarray], np.ndarray]:
+        """Run it; returns a function that reads what was pooled, float32 (n, regions, channels)."""
+        _run_step(self.inputs, self.inputs.shapes, self.step, self.sink, options)
+        return self.sink.rows("pooled", (len(self.step.regions), self.step.encoder.channels))
+
+
+def _further(inputs: ImageInput, model: PAST, each: ImagePass, options: Options, mode: str, scratch: Path) -> _Further:
     from pastpy.engine import TokenStep, ZarrSink
 
     step = TokenStep(model.image_encoder, each.regions, _as_pooled, each.target_mpp, mode == "crop")
     inputs, n = inputs.at(each.target_mpp), len(inputs.spatial_um)
     if options.resume is None:
-        sink = ZarrSink(scratch / f"{each.name}.zarr", n, {})
-    else:
-        identity = {"output": "pooled", "mode": mode, "pass": each.name, **_identity(inputs, model)}
-        sink = ZarrSink(beside(Path(options.resume), each.name), n, identity)
-    _run_step(inputs, inputs.shapes, step, sink, options)
-    return sink.rows("pooled", (len(each.regions), model.image_encoder.channels))
+        return _Further(inputs, step, ZarrSink(scratch / f"{each.name}.zarr", n, {}))
+    identity = {"output": "pooled", "mode": mode, "pass": each.name, **_identity(inputs, model, options)}
+    return _Further(inputs, step, ZarrSink(beside(Path(options.resume), each.name), n, identity))
+
+
+def _check_stores(resume: str | Path | None, sink: ZarrSink, further: Sequence[ZarrSink]) -> None:
+    """Refuse a store that cannot be used: the one that was named first, then those of further passes beside it."""
+    sink.check()
+    for each in further:
+        try:
+            each.check()
+        except ValueError as error:
+            raise ValueError(f"resume={str(resume)!r} needs another store beside it, but {error}") from error
 
 
 def beside(resume: Path, name: str) -> Path:
@@ -257,6 +280,7 @@ def run_image(
     outputs: Mapping[str, tuple[int, ...]],
     identity: Mapping[str, Any],
     before: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
+    sink: MemorySink | ZarrSink | None = None,
 ) -> dict[str, np.ndarray]:
     """Run the engine over an image input; returns outputs of the step for all rows.
 
@@ -276,17 +300,18 @@ def run_image(
         What they depend on beside image, outlines and model; with ``resume``, another one is refused.
     before
         Functions from positions of rows to what an earlier pass has pooled for them, float32 (n, regions, channels).
+    sink
+        Where the rows go, if that was made already.
 
     Returns
     -------
     float32 (n, …) by name, NaN in rows without pixels.
     """
-    from pastpy.engine import MemorySink, PooledBefore, ZarrSink
+    from pastpy.engine import PooledBefore
 
     n = len(inputs.spatial_um)
-    sink: MemorySink | ZarrSink = MemorySink(n)
-    if options.resume is not None:
-        sink = ZarrSink(options.resume, n, {**identity, **_identity(inputs, model)})
+    if sink is None:
+        sink = _sink(inputs, model, options, identity)
     shapes: Units = inputs.shapes
     for rows in before:
         shapes = PooledBefore(shapes, rows)
@@ -296,6 +321,16 @@ def run_image(
         name: sink[name] if name in sink else np.full((n, *shape), np.nan, dtype=np.float32)
         for name, shape in outputs.items()
     }
+
+
+def _sink(inputs: ImageInput, model: Model, options: Options, identity: Mapping[str, Any]) -> MemorySink | ZarrSink:
+    """Where the rows of a call go: into the store that ``resume`` names, or else into memory."""
+    from pastpy.engine import MemorySink, ZarrSink
+
+    n = len(inputs.spatial_um)
+    if options.resume is None:
+        return MemorySink(n)
+    return ZarrSink(options.resume, n, {**identity, **_identity(inputs, model, options)})
 
 
 def _run_step(
@@ -330,12 +365,13 @@ def image_tokens(inputs: ImageInput, model: PAST, options: Options, mode: str) -
         return model.add_neighbours(tokens, index, distance)
 
 
-def _identity(inputs: ImageInput, model: Model) -> dict[str, Any]:
+def _identity(inputs: ImageInput, model: Model, options: Options) -> dict[str, Any]:
     """Hashes of model, image and outlines, and what else decides the outputs."""
     import shapely
 
     from pastpy._settings import settings
     from pastpy.engine import array_fingerprint, image_fingerprint, model_fingerprint
+    from pastpy.engine.device import autocast_dtype, resolve_device
 
     outlines = inputs.shapes
     return {
@@ -347,6 +383,7 @@ def _identity(inputs: ImageInput, model: Model) -> dict[str, Any]:
         "outlines": array_fingerprint(
             outlines.centroids, outlines.extent, shapely.area(outlines.geometry), shapely.length(outlines.geometry)
         ),
-        "precision": settings.precision,
+        # of this machine: a run that goes on after a night may do so on another; a cluster's workers have their own
+        "precision": settings.precision if options.workers else str(autocast_dtype(resolve_device(options.device))),
         "pastpy version": version("pastpy"),
     }
