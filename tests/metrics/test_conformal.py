@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pastpy as past
 from pastpy import metrics
 
 GENES = [f"g{i}" for i in range(30)]
@@ -143,6 +144,6 @@ def test_without_a_prediction_is_what_the_mean_alone_gets():
     y = pd.DataFrame({"sparse": rng.exponential(1.0, 400) * (rng.random(400) < 0.4), "dense": rng.normal(5, 1, 400)})
     groups = pd.Series(np.repeat(["a", "b", "c", "d"], 100))
     constant = pd.DataFrame(np.tile(y.mean(), (400, 1)), columns=y.columns)
-    calibration = calibrate_intervals(constant, y, groups)
-    lower, upper = conformal_intervals(constant, calibration, level=0.9)
+    calibration = past.metrics.calibrate_intervals(constant, y, groups)
+    lower, upper = past.metrics.conformal_intervals(constant, calibration, level=0.9)
     np.testing.assert_allclose((upper - lower).iloc[0], calibration.reference_widths[calibration.row(0.9)], rtol=1e-9)
