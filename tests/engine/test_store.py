@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +110,122 @@ def test_two_runs_do_not_share_a_store(tmp_path):
         second.begin(FIELDS)
     first.end()
     second.begin(FIELDS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files are not locked there")
+def test_of_two_runs_that_begin_together_one_is_refused(tmp_path, monkeypatch):
+    path, rename = tmp_path / "run.zarr", Path.rename
+    faster = []
+
+    def late(self, target):
+        monkeypatch.undo()
+        faster.append(ZarrSink(path, 8, IDENTITY))
+        assert not faster[0].begin(FIELDS)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(ValueError, match="in use by another run"):
+        ZarrSink(path, 8, IDENTITY).begin(FIELDS)
+    faster[0].write(0, np.array([0]), {"x": row(0)})
+    assert [p.name for p in tmp_path.iterdir()] == ["run.zarr"], "nothing half-made is left behind"
+
+
+@pytest.fixture
+def stored(tmp_path) -> Path:
+    """A store with rows of three fields of four; those of the second are all NaN."""
+    path = tmp_path / "run.zarr"
+    sink = ZarrSink(path, 8, IDENTITY)
+    sink.begin(FIELDS)
+    for i in range(3):
+        rows = np.concatenate([row(2 * i), row(2 * i + 1)])
+        sink.write(i, FIELDS[i].units, {"x": np.full_like(rows, np.nan) if i == 1 else rows})
+    sink.end()
+    return path
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _flip(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1] + bytes([file.read_bytes()[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, _cut, _flip, lambda file: file.write_bytes(b"")])
+@pytest.mark.parametrize(("file", "lost"), [("x/c/2/0/0", {2}), ("x/zarr.json", {0, 1, 2})])
+def test_fields_whose_files_were_lost_or_damaged_are_computed_again(stored, harm, file, lost):
+    harm(stored / file)
+    sink = ZarrSink(stored, 8, IDENTITY)
+    assert set(sink.begin(FIELDS)) == {0, 1, 2} - lost
+    sink.write(2, np.array([4, 5]), {"x": np.concatenate([row(4), row(5)])})
+    sink.end()
+    again = _open(stored)
+    np.testing.assert_array_equal(again["x"][4:6], np.concatenate([row(4), row(5)]))
+    assert np.isfinite(again["x"][:2]).all() == (0 not in lost)
+
+
+def test_a_lost_array_is_made_again(stored):
+    shutil.rmtree(stored / "x")
+    sink = ZarrSink(stored, 8, IDENTITY)
+    assert not sink.begin(FIELDS) and "x" not in sink
+    sink.write(0, np.array([0]), {"x": row(0)})
+    np.testing.assert_array_equal(sink["x"][0], row(0)[0])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\x00\xff\x00garbage\n", b"hello}\n", b"[]\n", b"7\n", b'{"rows": 3}\n', b'{"field": 3, "rows": 2}\n']
+    + [b'{"field": 999, "rows": 3, "files": {}, "crc32": 0}\n', b'{"field": "a", "files": 1, "crc32": null}\n'],
+)
+def test_lines_that_are_no_record_are_left_out(stored, line):
+    manifest = stored / "finished.jsonl"
+    whole = manifest.read_bytes()
+    manifest.write_bytes(line + whole)
+    assert set(ZarrSink(stored, 8, IDENTITY).begin(FIELDS)) == {0, 1, 2}
+    assert manifest.read_bytes() == whole
+
+
+def test_a_line_that_was_changed_does_not_count(stored):
+    manifest = stored / "finished.jsonl"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"field": 1', b'"field": 3'))
+    assert set(ZarrSink(stored, 8, IDENTITY).begin(FIELDS)) == {0, 2}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "\x00\xff"])
+def test_a_store_that_cannot_be_mended_is_refused_by_name(stored, text):
+    (stored / "zarr.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"resume='.*run\.zarr' is damaged .*; remove it"):
+        ZarrSink(stored, 8, IDENTITY).begin(FIELDS)
+
+
+def test_a_store_whose_group_cannot_be_opened_is_refused_by_name(stored):
+    text = (stored / "zarr.json").read_text()
+    (stored / "zarr.json").write_text(text.replace('"zarr_format": 3', '"zarr_format": 7'))
+    with pytest.raises(ValueError, match=r"resume='.*run\.zarr' is damaged .*; remove it"):
+        ZarrSink(stored, 8, IDENTITY).begin(FIELDS)
+
+
+def test_a_check_touches_nothing(stored, tmp_path):
+    ZarrSink(tmp_path / "new.zarr", 8, IDENTITY).check()
+    ZarrSink(stored, 8, IDENTITY).check()
+    with pytest.raises(ValueError, match="begun with another model"):
+        ZarrSink(stored, 8, {**IDENTITY, "model": "b"}).check()
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(ValueError, match="holds no results of pastpy"):
+        ZarrSink(tmp_path / "notes", 8, IDENTITY).check()
+    assert {p.name for p in tmp_path.iterdir()} == {"run.zarr", "notes"}
+
+
+def test_a_full_disk_is_named(stored, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sink = ZarrSink(stored, 8, IDENTITY)
+    sink.begin(FIELDS)
+    monkeypatch.setattr("zarr.Array.__setitem__", full)
+    with pytest.raises(OSError, match=r"make room, .* TMPDIR .*run\.zarr") as caught:
+        sink.write(3, np.array([6]), {"x": row(6)})
+    assert caught.value.errno == errno.ENOSPC
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +74,30 @@ def test_an_interrupted_fine_pass_takes_up_the_coarse_one(toy_sdata, two_passes,
         with torch.no_grad():
             two_passes.region_in[4].weight.mul_(-1)
         embedded(sdata, two_passes, resume=store)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_text("mine")], ids=["folder", "file"])
+def test_a_store_that_cannot_be_used_is_refused_before_the_first_pass(toy_sdata, two_passes, tmp_path, make):
+    make(tmp_path / "run.zarr")
+    with pytest.raises(ValueError, match=r"resume='.*run\.zarr' exists and holds no results"):
+        embedded(toy_sdata(size=384), two_passes, resume=tmp_path / "run.zarr")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.zarr"]
+
+
+def test_a_slide_called_as_a_store_of_a_pass_is_refused(toy_sdata, two_passes, tmp_path):
+    """``a.coarse.zarr`` is where the coarse pass of ``a.zarr`` goes; whichever comes first keeps it."""
+    sdata = toy_sdata(size=384)
+    first, second = tmp_path / "a.zarr", tmp_path / "a.coarse.zarr"
+    embedded(sdata, two_passes, resume=first)
+    with pytest.raises(ValueError, match=r"a\.coarse\.zarr' was begun with another .*output, pass"):
+        embedded(sdata, two_passes, resume=second)
+    for store in (first, second):
+        shutil.rmtree(store)
+    embedded(sdata, two_passes, resume=second)
+    said = r"a\.zarr' needs another store beside it, but .*a\.coarse\.zarr' was begun with another .*output, pass"
+    with pytest.raises(ValueError, match=said):
+        embedded(sdata, two_passes, resume=first)
+    assert not first.exists()
 
 
 def test_dense_equals_crop_and_resumed(toy_sdata, two_passes, tmp_path):

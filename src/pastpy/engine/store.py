@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -27,6 +30,8 @@ _ATTRIBUTE = "pastpy_run"
 _MANIFEST = "finished.jsonl"
 #: Fields whose rows stay in memory while others read them; four meet at a corner.
 _FIELDS_KEPT = 6
+#: What a disk, or a user's share of it, is full with.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ZarrSink:
@@ -34,7 +39,9 @@ class ZarrSink:
 
     Every output is an array (fields, units of the fullest field, …) with one chunk a field. A field's chunks are
     written first and its line in the manifest last, each in one piece; so whatever a kill leaves half-done is not in
-    the manifest, and is written again. The manifest is a text file in the store, one JSON object a line.
+    the manifest, and is written again. The manifest is a text file in the store, one JSON object a line. A line tells
+    size and checksum of the files that hold the field, and its own checksum: fields whose files were lost or damaged
+    since, or whose line was, are not finished.
 
     Parameters
     ----------
@@ -64,47 +71,60 @@ class ZarrSink:
         self._identity = json.loads(json.dumps(dict(identity)))
         self._fields: Sequence[Field] = ()
         self._group: zarr.Group | None = None
+        #: Those that hold rows of finished fields, or are about to.
         self._arrays: dict[str, Any] = {}
+        self._finished: set[int] = set()
         self._lock: int | None = None
 
-    def begin(self, fields: Sequence[Field]) -> Collection[int]:
-        """Open or make the store; returns the positions of the fields in its manifest.
+    def check(self) -> None:
+        """Refuse what :meth:`begin` would refuse whatever the fields are; touches nothing.
 
         Raises
         ------
         ValueError
-            If there is something else at the path, or the store was begun with another identity or other fields; the
-            message says what differs.
+            If there is something else at the path, or the store was begun with another identity.
         """
-        import zarr
-
-        self._fields, self._arrays = fields, {}
-        identity = {**self._identity, "fields": plan_fingerprint(fields)}
         if self._path.exists():
-            _check(self._path, identity)
-        else:
-            _create(self._path, identity)
-        self._lock = _lock(self._path)
-        finished = self._finished()
-        _cut_to_lines(self._path / _MANIFEST)
-        if not finished:
-            # whatever is there may be incomplete
-            for name in [p.name for p in self._path.iterdir() if p.is_dir()]:
-                shutil.rmtree(self._path / name)
-        self._group = zarr.open_group(self._path, mode="r+", use_consolidated=False)
-        return finished
+            before = {k: v for k, v in _begun_with(self._path).items() if k != "fields"}
+            _compare(self._path, before, self._identity)
+
+    def begin(self, fields: Sequence[Field]) -> Collection[int]:
+        """Open or make the store; returns the positions of the fields that are finished.
+
+        Raises
+        ------
+        ValueError
+            If there is something else at the path, it is damaged, or the store was begun with another identity or other
+            fields; the message says what differs.
+        """
+        with _where_full(self._path):
+            identity = {**self._identity, "fields": plan_fingerprint(fields)}
+            if not self._path.exists():
+                _create(self._path, identity)
+            # also one that was made just now: another run may have been faster
+            _compare(self._path, _begun_with(self._path), identity)
+            self._lock = _lock(self._path)
+            records = _whole_records(self._path)
+        self._fields, self._finished = fields, {record["field"] for record in records}
+        self._group = _open(self._path)
+        names = {Path(file).parts[0] for record in records for file in record["files"]}
+        self._arrays = {name: self._group[name] for name in names}
+        return set(self._finished)
 
     def write(self, field: int, units: np.ndarray, outputs: Mapping[str, np.ndarray]) -> None:
         """Store the rows of a field, then enter the field into the manifest."""
-        assert self._group is not None
         at = np.flatnonzero(np.isin(self._fields[field].units, units))
-        for name, rows in outputs.items():
-            array = self._array(name, rows)
-            chunk = np.full(array.shape[1:], np.nan, dtype=np.float32)
-            chunk[at] = rows
-            array[field] = chunk
-        with (self._path / _MANIFEST).open("ab", buffering=0) as manifest:
-            manifest.write((json.dumps({"field": field, "rows": len(units)}) + "\n").encode())
+        with _where_full(self._path):
+            files = {}
+            for name, rows in outputs.items():
+                array = self._array(name, rows)
+                chunk = np.full(array.shape[1:], np.nan, dtype=np.float32)
+                chunk[at] = rows
+                array[field] = chunk
+                files.update(self._flushed(name, array, field))
+            with (self._path / _MANIFEST).open("ab", buffering=0) as manifest:
+                manifest.write(_line({"field": field, "rows": len(units), "files": files}))
+        self._finished.add(field)
 
     def end(self) -> None:
         """Let other runs use the store."""
@@ -113,13 +133,12 @@ class ZarrSink:
             self._lock = None
 
     def __contains__(self, name: str) -> bool:
-        return self._group is not None and name in self._group
+        return name in self._arrays
 
     def __getitem__(self, name: str) -> np.ndarray:
-        assert self._group is not None
-        array: Any = self._group[name]
+        array = self._arrays[name]
         out = np.full((self._n, *array.shape[2:]), np.nan, dtype=np.float32)
-        for field in sorted(self._finished()):
+        for field in sorted(self._finished):
             units = self._fields[field].units
             out[units] = array[field][: len(units)]
         return out
@@ -134,32 +153,34 @@ class ZarrSink:
         shape
             Of a row.
         """
-        assert self._group is not None
         field, place = np.full(self._n, -1, np.int32), np.zeros(self._n, np.int32)
         # without an array no unit has a row
-        for i in self._finished() if name in self._group else ():
+        for i in self._finished if name in self._arrays else ():
             units = self._fields[i].units
             field[units], place[units] = i, np.arange(len(units))
-        return StoredRows(self._group.get(name), shape, field, place)
+        return StoredRows(self._arrays.get(name), shape, field, place)
 
     def _array(self, name: str, rows: np.ndarray) -> Any:
-        assert self._group is not None
-        if name in self._arrays:
-            return self._arrays[name]
-        if name not in self._group:
+        if name not in self._arrays:
+            assert self._group is not None
             capacity = max(len(f.units) for f in self._fields)
-            self._group.create_array(
+            # no finished field needs what may be there: it is half-made, or was damaged
+            self._arrays[name] = self._group.create_array(
                 name, shape=(len(self._fields), capacity, *rows.shape[1:]), chunks=(1, capacity, *rows.shape[1:]),
-                dtype=np.float32, fill_value=np.nan,
+                dtype=np.float32, fill_value=np.nan, overwrite=True,
             )  # fmt: skip
-        self._arrays[name] = self._group[name]
         return self._arrays[name]
 
-    def _finished(self) -> set[int]:
-        """Fields in the manifest; a last line without its end was cut off by a kill and does not count."""
-        manifest = self._path / _MANIFEST
-        text = manifest.read_text() if manifest.exists() else ""
-        return {json.loads(line)["field"] for line in text.splitlines(keepends=True) if line.endswith("}\n")}
+    def _flushed(self, name: str, array: Any, field: int) -> dict[str, list[int]]:
+        """Files that hold a field of an array, by their path in the store, now on the disk: size and checksum."""
+        chunk = array.metadata.encode_chunk_key((field,) + (0,) * (array.ndim - 1))
+        files = [f"{name}/zarr.json", f"{name}/{chunk}"]
+        # zarr writes no chunk of nothing but NaN
+        there = [file for file in files if (self._path / file).exists()]
+        for file in there:
+            with (self._path / file).open("rb+") as written:
+                os.fsync(written.fileno())
+        return {file: _sum(self._path / file) for file in there}
 
 
 @dataclass
@@ -195,16 +216,19 @@ class StoredRows:
         return rows
 
 
-def _check(path: Path, identity: dict[str, Any]) -> None:
-    """Raise ``ValueError`` unless the store is one of these results."""
-    attributes: dict[str, Any] = {}
-    with suppress(OSError, json.JSONDecodeError):
-        attributes = json.loads((path / "zarr.json").read_text()).get("attributes", {})
-    if _ATTRIBUTE not in attributes:
+def _begun_with(path: Path) -> dict[str, Any]:
+    """Identity of a store; ``ValueError`` if there is something else at the path."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        return dict(json.loads((path / "zarr.json").read_bytes())["attributes"][_ATTRIBUTE])
+    if (path / _MANIFEST).exists():
         raise ValueError(
-            f"resume={str(path)!r} exists and holds no results of pastpy; choose another path, or remove it"
+            f"resume={str(path)!r} is damaged (zarr.json cannot be read); remove it, or choose another path"
         )
-    before = attributes[_ATTRIBUTE]
+    raise ValueError(f"resume={str(path)!r} exists and holds no results of pastpy; choose another path, or remove it")
+
+
+def _compare(path: Path, before: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless a store was begun with this identity."""
     differs = sorted(k for k in {*before, *identity} if before.get(k) != identity.get(k))
     if differs:
         said = "; ".join(f"{k} was {_short(before.get(k))}, is {_short(identity.get(k))}" for k in differs)
@@ -229,11 +253,57 @@ def _lock(path: Path) -> int | None:
     return file
 
 
-def _cut_to_lines(manifest: Path) -> None:
-    """Remove a last line that was cut off, so that the next one does not continue it."""
-    if manifest.exists():
-        text = manifest.read_bytes()
-        os.truncate(manifest, text.rfind(b"\n") + 1)
+def _whole_records(path: Path) -> list[dict[str, Any]]:
+    """Records of the manifest whose files are as they were written; the manifest is left with these alone."""
+    manifest = path / _MANIFEST
+    lines = manifest.read_bytes().splitlines(keepends=True) if manifest.exists() else []
+    records = [record for record in map(_record, lines) if record is not None and _is_whole(path, record)]
+    kept = [_line(record) for record in records]
+    if kept != lines:
+        # in one piece, and so that the next line does not continue one that was cut off
+        rewritten = manifest.with_suffix(".new")
+        rewritten.write_bytes(b"".join(kept))
+        rewritten.replace(manifest)
+    return records
+
+
+def _is_whole(path: Path, record: dict[str, Any]) -> bool:
+    with suppress(OSError):
+        return all(_sum(path / file) == said for file, said in record["files"].items())
+    return False
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """A line of the manifest: a record of a field, with its checksum."""
+    return (json.dumps({**record, "crc32": crc32(json.dumps(record).encode())}) + "\n").encode()
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Record of a field from a line; ``None`` if :func:`_line` did not make the line, or it was damaged since."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        record = json.loads(line)
+        del record["crc32"]
+        if _line(record) == line:
+            return record
+    return None
+
+
+def _sum(file: Path) -> list[int]:
+    """Size and checksum of a file."""
+    data = file.read_bytes()
+    return [len(data), crc32(data)]
+
+
+@contextmanager
+def _where_full(path: Path) -> Iterator[None]:
+    """Say where there is no more room: the error of a full disk names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        said = "make room, or choose another folder by resume=, or by TMPDIR where a call has no resume="
+        raise OSError(error.errno, f"{os.strerror(error.errno)} ({said})", str(path)) from error
 
 
 def _short(value: Any) -> str:
@@ -246,8 +316,22 @@ def _create(path: Path, identity: dict[str, Any]) -> None:
     import zarr
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
+    # a name of its own: two runs may begin at the same time
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}.unfinished")
     zarr.create_group(unfinished, zarr_format=3, attributes={_ATTRIBUTE: identity})
-    unfinished.rename(path)
+    try:
+        unfinished.rename(path)
+    except OSError:
+        shutil.rmtree(unfinished)
+        # else another run was faster
+        if not path.exists():
+            raise
+
+
+def _open(path: Path) -> zarr.Group:
+    import zarr
+
+    try:
+        return zarr.open_group(path, mode="r+", use_consolidated=False)
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"resume={str(path)!r} is damaged ({error}); remove it, or choose another path") from error
