@@ -23,6 +23,10 @@ def methods(result: Mapping[str, Any]) -> str:
     if len(result["folds"]) > 6 or "cohort" in result:  # many sections: only what is over them
         table = table[["mean", "lower", "upper", "best_50", "spatial", "n_scored"]]
     table["n_scored"] = [f"{n:.0f}" for n in table["n_scored"]]
+    shares = pd.DataFrame(result["scores"]["pearson"]).T["share_predicted"].astype(float)
+    table = table.drop(columns="share_predicted", errors="ignore")
+    if (shares < 1).any():  # what a method leaves out is scored as the training mean
+        table["predicted"] = shares.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
     return markdown(table.rename_axis("method"))
 
 
@@ -30,12 +34,14 @@ def simulated(result: Mapping[str, Any]) -> str:
     """Methods, their share of the attainable, and the coverage of intervals."""
     table = pd.DataFrame(result["scores"]["pearson"]).T.astype(float)[["mean", "lower", "upper"]]
     table["share of the attainable"] = pd.Series(result["share_of_attainable"], dtype=float)
+    table["MSE"] = pd.DataFrame(result["scores"]["mse"]).T["mean"].astype(float)
     found = result["intervals"]
     return (
         f"{markdown(table.drop(index='noise ceiling').rename_axis('method'))}\n\n"
         f"Nested {found['level']:.0%} intervals ({found['method']}): coverage {found['coverage']:.3f} "
         f"(95 % interval over {found['n_held_out']} held-out donors {found['coverage_lower']:.3f}–"
-        f"{found['coverage_upper']:.3f}); on average {found['width_ratio']:.0%} as wide as without a prediction; "
+        f"{found['coverage_upper']:.3f}); on average {found['width_ratio']:.0%} as wide as those around the training "
+        f"means; "
         f"{found['abstained']:.0%} of genes and donors abstained from."
     )
 
@@ -48,7 +54,8 @@ def intervals(result: Mapping[str, Any]) -> str:
     return (
         f"{markdown(table.rename_axis('section'), digits=3)}\n\n"
         f"95 % interval over sections {result['coverage_lower']:.3f}–{result['coverage_upper']:.3f}; on average "
-        f"{result['width_ratio']:.0%} as wide as without a prediction; {result['abstained']:.0%} of genes and sections "
+        f"{result['width_ratio']:.0%} as wide as those around the training means; "
+        f"{result['abstained']:.0%} of genes and sections "
         f"abstained from. Card of predictable genes ({result['predictable_genes']['statement']}): "
         f"{count.get('yes', 0)} trusted, {count.get('unsure', 0)} unsure, {count.get('no', 0)} not predictable."
     )
@@ -56,8 +63,8 @@ def intervals(result: Mapping[str, Any]) -> str:
 
 def rows(result: Mapping[str, Any]) -> str:
     """A row a method of plain scores."""
-    table = pd.DataFrame(result["methods"]).T.astype(float)
-    for column, digits in (("n", 0), ("p_value", 3)):
+    table = pd.DataFrame(result["methods"]).T.drop(columns="null", errors="ignore").astype(float)
+    for column, digits in (("n", 0), ("n_left_out", 0), ("p_value", 3)):
         if column in table:
             table[column] = [f"{v:.{digits}f}" for v in table[column]]
     return markdown(table.rename_axis("features"))

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from pastpy.bench import deconvolution_agreement, linear_probe, retrieval_recall, robustness_index
+from pastpy.bench._probe import _maps, _moved
 
 
 def test_divergence_of_known_mixtures():
@@ -99,6 +101,82 @@ def test_robustness_tells_biology_from_centre():
     noise = robustness_index(rng.normal(size=(300, 8)), kind, centre, k=10, n_permutations=200)
     assert noise["null_mean"] - 0.1 < noise["index"] < noise["null_upper"] + 0.05 and noise["p_value"] > 0.01
     assert biology.shape == (300, 8)
+
+
+def smooth_fields(seed, association=0.0):
+    """Two sections of 12 × 12 units; features and types are smooth, and independent but for ``association``."""
+    rng = np.random.default_rng(seed)
+    where = np.stack(np.meshgrid(np.arange(12.0), np.arange(12.0)), axis=-1).reshape(-1, 2)
+    features, kind = [], []
+    for _ in range(2):
+        *x, t = (gaussian_filter(rng.normal(size=(12, 12)), 1.5).ravel() for _ in range(7))
+        x = np.column_stack(x) / np.std(x)
+        x[:, 0] += association * t / t.std()
+        features.append(x)
+        kind.append(t > np.median(t))
+    return np.concatenate(features), np.concatenate(kind), np.repeat(["a", "b"], 144), np.concatenate([where, where])
+
+
+def share_rejected(association, with_coordinates, n=40):
+    p = []
+    for seed in range(n):
+        x, kind, place, where = smooth_fields(seed, association)
+        where = where if with_coordinates else None
+        found = robustness_index(x, kind, place, k=10, coordinates=where, n_permutations=39, seed=seed)
+        p.append(found["p_value"])
+    return np.mean(np.array(p) <= 0.05)
+
+
+def test_smooth_maps_that_are_independent_are_not_taken_for_biology():
+    assert share_rejected(0.0, with_coordinates=True) < 0.15
+    assert share_rejected(2.0, with_coordinates=True, n=10) > 0.8
+    # the null of independent units does not hold here
+    assert share_rejected(0.0, with_coordinates=False, n=20) > 0.4
+
+
+def test_moved_maps_keep_smoothness_and_composition():
+    kind = np.repeat([0, 1], 72)  # a straight border between two kinds
+    (part,) = _maps(smooth_fields(0)[3][:144], np.zeros(144, int))
+    for seed in range(10):
+        moved = _moved(kind, [part], np.random.default_rng(seed)).reshape(12, 12)
+        assert 36 <= moved.sum() <= 108
+        # one border, or a second where the map is folded; wrapping around would always have two
+        assert (np.diff(moved, axis=0) != 0).sum() <= 24 and (np.diff(moved, axis=1) == 0).all()
+    one = _maps(np.zeros((1, 2)), np.zeros(1, int))
+    assert _moved(np.array([3]), one, np.random.default_rng(0)).tolist() == [3]
+
+
+def test_which_null_and_what_was_left_out_is_told():
+    x, kind, place, where = smooth_fields(0)
+    kind, place, where = kind.astype(object), place.astype(object), where.copy()
+    kind[0], place[1], where[2], x[3] = None, np.nan, np.nan, np.nan
+    found = robustness_index(x, kind, place, k=5, coordinates=where, n_permutations=3)
+    assert found["null"] == "maps moved" and found["n"] == 284 and found["n_left_out"] == 4
+    without = robustness_index(x, kind, place, k=5, n_permutations=3)
+    assert without["null"] == "units shuffled" and without["n_left_out"] == 3
+    by_hand = robustness_index(x[4:], kind[4:], place[4:], k=5, coordinates=where[4:], n_permutations=3)
+    assert found["index"] == by_hand["index"]
+    with pytest.raises(ValueError, match="coordinates has 5 rows and features 288"):
+        robustness_index(x, kind, place, coordinates=where[:5])
+
+
+def test_an_index_that_is_not_there_has_no_p_value():
+    rng = np.random.default_rng(0)
+    # all neighbours are of the same kind and the same centre: neither count goes up
+    x = np.concatenate([rng.normal((9, 0), 0.1, (20, 2)), rng.normal((0, 9), 0.1, (20, 2))])
+    same = np.repeat(["u", "v"], 20)
+    found = robustness_index(x, same, same, k=5, n_permutations=9)
+    assert np.isnan(found["index"]) and np.isnan(found["p_value"]) and np.isnan(found["null_mean"])
+
+
+def test_probe_leaves_out_unknown_donors_and_types():
+    x, kind, group = cells(np.random.default_rng(0))
+    kind, group = kind.astype(object), group.astype(object)
+    kind[:3], group[60:65] = None, np.nan
+    found = linear_probe(x, kind, group)
+    assert list(found.index) == [*(f"d{i}" for i in range(6)), "pooled"]
+    assert found.loc[["d0", "d1", "pooled"], "n_left_out"].tolist() == [3, 0, 8]
+    assert found.loc[["d0", "d1", "pooled"], "n"].tolist() == [47, 45, 292]
 
 
 def test_robustness_by_hand():

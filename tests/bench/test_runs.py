@@ -49,7 +49,10 @@ def test_stores_need_donors(breast, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"donors\.csv.* is missing"):
         read_stores(tmp_path)
     (tmp_path / "donors.csv").write_text("section,donor\nb,P1\n")
-    with pytest.raises(ValueError, match=r"names no donor for \['a'\]"):
+    with pytest.raises(ValueError, match=r"donors\.csv: the donor of 1 sections is unknown, e.g. \['a'\]"):
+        read_stores(tmp_path)
+    (tmp_path / "donors.csv").write_text("section,donor\na,P1\na,P2\n")
+    with pytest.raises(ValueError, match=r"donors\.csv: section 'a' is listed with the donors \['P1', 'P2'\]"):
         read_stores(tmp_path)
     (tmp_path / "donors.csv").write_text("section,donor\na,P1\n")
     sections, donors = read_stores(tmp_path)
@@ -101,6 +104,53 @@ def test_features_are_kept_and_belong_to_the_pixels(breast, tmp_path):
         assert np.abs(window_features(breast, backbone="colour", windows_um=(100.0, 200.0)) - first).max() > 0.1
     with pytest.raises(ValueError, match="must rise"):
         window_features(breast, windows_um=(200.0, 100.0))
+
+
+def test_features_see_every_pixel_whatever_the_cache_holds(breast, tmp_path):
+    from spatialdata.models import Image2DModel
+
+    import pastpy as past
+
+    pixels = breast["he"].to_numpy().copy()
+    step = max(1, max(pixels.shape) // 512)
+    lattice = np.zeros(pixels.shape[1:], bool)
+    lattice[step // 2 :: step, step // 2 :: step] = True
+    pixels[:, ~lattice] = 0
+    with past.settings.context(cache_dir=tmp_path):
+        first = window_features(breast, backbone="colour")
+        del breast.images["he"]
+        breast.images["he"] = Image2DModel.parse(pixels, dims=("c", "y", "x"))
+        assert np.abs(window_features(breast, backbone="colour") - first).max() > 0.1
+
+
+def test_digest_covers_all_tiles(monkeypatch):
+    from xarray import DataArray
+
+    from pastpy.bench import _features
+
+    monkeypatch.setattr(_features, "_TILE_PX", 8)
+    pixels = np.zeros((3, 20, 17), np.uint8)
+    digests = {_features.image_digest(DataArray(pixels, dims=("c", "y", "x")))}
+    for y, x in ((0, 0), (7, 8), (19, 16)):
+        other = pixels.copy()
+        other[1, y, x] = 1
+        digests.add(_features.image_digest(DataArray(other, dims=("c", "y", "x"))))
+    assert len(digests) == 4
+
+
+def test_features_are_float32_on_every_machine():
+    from xarray import DataArray
+
+    import pastpy as past
+    from pastpy.bench._features import features_at
+
+    level = DataArray(np.random.default_rng(0).integers(0, 255, (3, 64, 64), dtype=np.uint8), dims=("c", "y", "x"))
+    where = {"levels": [level], "centroids": np.array([[32.0, 32.0]]), "mpp": 1.0, "windows_um": (20.0,)}
+    with past.settings.context(precision="float32"):
+        expected = features_at(**where)
+    with past.settings.context(precision="bfloat16"):
+        np.testing.assert_array_equal(features_at(**where), expected)
+        assert past.settings.precision == "bfloat16"
 
 
 def test_patches_are_encoded_alone(breast):

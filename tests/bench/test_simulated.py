@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import pastpy as past
-from pastpy.bench import FeatureMethod, ridge, simulated
+from pastpy.bench import FeatureMethod, Fold, PretrainedModel, gene_mean, ridge, simulated
+from pastpy.bench._pretrained import _least_squares
 from pastpy.cli import main
+from pastpy.metrics import expression
 
 
 def truth(sdata):
@@ -46,6 +48,53 @@ def test_share_of_the_attainable():
     assert found.table().loc["attainable", "donor_3"] == pytest.approx(np.nanmean(r), abs=0.01)
     assert found.facts["folds"]["fold0"]["test"] == ["donor_3", "donor_7"]
     assert found.facts["intervals"]["coverage"] == pytest.approx(0.9, abs=0.03)
+
+
+@pytest.fixture(scope="module")
+def mini_runs():
+    """past-mini and the mean on four simulated donors, and the parts of the cohort."""
+    model = past.models.load("past-mini")
+    methods = {
+        "mini": PretrainedModel(model), "shuffled": PretrainedModel(model, shuffle_seed=0), "gene mean": gene_mean
+    }  # fmt: skip
+    found = simulated(methods, n_donors=4, cells_a_donor=80, n_genes=15, seed=3, intervals=None)
+    return model, found, past.datasets.split_donors(past.datasets.simulate_tissue(320, 15, 4, 3))
+
+
+def test_pretrained_model_is_scored_on_the_scale_of_the_counts(mini_runs):
+    model, found, parts = mini_runs
+    mse = found.table(value="mse")["mean"]
+    assert mse["mini"] < mse["gene mean"] and mse["shuffled"] < 1.05 * mse["gene mean"]
+    # correlation is that of the model as it is
+    genes = found.genes["fold0"]
+    raw = PretrainedModel(model)(Fold("bare", {}, {"donor_3": parts["donor_3"]}, genes, {}, "cells_true"))["donor_3"]
+    fitted = found.predictions["mini"]["donor_3"]
+    r = expression(raw, found.measured["donor_3"])["pearson"]
+    ours = found.scores.query("method == 'mini'").set_index("gene")["pearson"]
+    np.testing.assert_allclose(ours.loc[genes], r.loc[genes], atol=1e-6)
+    for gene in genes:
+        slope = np.polyfit(raw[gene], fitted[gene], 1)[0]
+        assert slope > 0 and np.allclose(fitted[gene] - slope * raw[gene], (fitted[gene] - slope * raw[gene]).mean())
+
+
+def test_slope_never_turns_a_gene_round():
+    x = np.array([[0.0, 0, 1], [1, 1, 1], [2, 2, 1], [np.nan, 3, 1]])
+    y = np.column_stack([3 + 2 * x[:, 0], -x[:, 1], [1, 2, 3, 6]])
+    slope, offset = _least_squares(x, y)
+    assert slope == pytest.approx([2, 1e-3, 1e-3]) and offset == pytest.approx([3, -1.5 - 1.5e-3, 3 - 1e-3])
+
+
+def test_control_reads_the_image_elsewhere(mini_runs):
+    """Each row of the control has the prediction of another row's place, and its own name."""
+    model, _, parts = mini_runs
+    sdata = parts["donor_3"]
+    before = sdata["cells_true"].obs[past._keys.INSTANCE_ID].copy()
+    fold = Fold("bare", {}, {"s": sdata}, list(sdata["cells_true"].var_names[:5]), {}, "cells_true")
+    plain, moved = PretrainedModel(model)(fold)["s"], PretrainedModel(model, shuffle_seed=1)(fold)["s"]
+    order = np.random.default_rng(1).permutation(len(plain))
+    np.testing.assert_allclose(moved.to_numpy(), plain.to_numpy()[order], rtol=1e-4, atol=1e-4)
+    assert moved.index.equals(plain.index)
+    assert sdata["cells_true"].obs[past._keys.INSTANCE_ID].equals(before)
 
 
 def test_command_with_all_baselines(tmp_path, capsys):

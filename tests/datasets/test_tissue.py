@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -438,6 +439,24 @@ def test_split_refuses_other_objects(breast):
         split_donors(breast)
 
 
+def test_units_hold_cells_of_one_donor():
+    """Spots and bins wider than the gap between donors: those that lie over two of them are left out."""
+    p = replace(P, spot_diameter_um=150.0, spot_pitch_um=150.0, bin_um=150.0)
+    sdata = simulate_tissue(900, 5, 9, seed=2, parameters=p, spots=True, bins=True, lazy=True)
+    cells = sdata["cells_true"]
+    xy, donor = cells.obsm["spatial"], cells.obs["donor"].to_numpy().astype(str)
+    at = np.floor(xy / 150).astype(int)
+    pure = {tuple(b) for b in np.unique(at, axis=0) if len(set(donor[(at == b).all(axis=1)])) == 1}
+    assert len(pure) < len(np.unique(at, axis=0))
+    bins, spots = sdata["bins"], sdata["spots"]
+    assert {tuple(b) for b in np.floor(bins.obsm["spatial"] / 150).astype(int)} == pure
+    for centre, named, counts in zip(spots.obsm["spatial"], spots.obs["donor"], spots.X.toarray(), strict=True):
+        inside = np.hypot(*(xy - centre).T) <= 75
+        assert set(donor[inside]) == {named}
+        np.testing.assert_array_equal(counts, cells.X[inside].sum(axis=0).A1)
+    assert list(sdata["spot_circles"].index) == list(spots.obs[past._keys.INSTANCE_ID])
+
+
 # -- outcomes --------------------------------------------------------------------------------------------------------
 
 
@@ -468,6 +487,16 @@ def test_cohort_carries_outcome_and_niche_of_its_cells():
     assert CoxPHFitter().fit(df, "SIMULATED_months", "SIMULATED_event").params_["share"] < 0
 
 
+def test_cohort_without_the_niche_is_warned_of():
+    none = replace(P, aggregate_fraction=0.0)
+    with pytest.warns(UserWarning, match=r"all 3 donors have the same share of the niche 'immune_aggregate' \(0%\)"):
+        simulate_tissue(60, 5, 3, parameters=none, lazy=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="all .* donors have the same share")
+        simulate_tissue(60, 5, 3, parameters=replace(none, log_hazard_ratio=0.0), lazy=True)
+        simulate_tissue(40, 5, 1, parameters=none, lazy=True)
+
+
 # -- bad input -------------------------------------------------------------------------------------------------------
 
 
@@ -494,6 +523,7 @@ def test_bad_arguments(change, message):
     ("change", "message"),
     [
         ({"mean_counts": 0}, "mean_counts must be between 1 and"),
+        ({"mean_counts": 20_000}, "mean_counts must be between 1 and 10000"),
         ({"tumour_fraction": 1.2}, "tumour_fraction must be between 0 and 0.9"),
         ({"blur_um": np.nan}, "blur_um must be"),
         ({"eosin": "much"}, "eosin must be a number"),
@@ -506,6 +536,8 @@ def test_bad_parameters(change, message):
         TissueParameters(**change)
 
 
-def test_parameters_must_be_parameters():
+def test_arguments_of_another_type():
+    with pytest.raises(TypeError, match="n_donors must be a whole number, got None"):
+        simulate_tissue(n_donors=None)
     with pytest.raises(TypeError, match="must be a TissueParameters"):
         simulate_tissue(parameters={"mean_counts": 3})

@@ -94,9 +94,10 @@ def ridge(*, alpha: float, n_components: int | None = 256, fit_intercept: bool =
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(50, 3))
-    >>> predict = ridge(alpha=1.0)(x, x[:, :1], np.zeros(50))
+    >>> predict = past.bench.ridge(alpha=1.0)(x, x[:, :1], np.zeros(50))
     >>> predict(x).shape
     (50, 1)
     """
@@ -121,9 +122,10 @@ def tuned_ridge(*, alphas: Sequence[float] = ALPHAS, n_components: int = 256) ->
 
     Examples
     --------
+    >>> import pastpy as past
     >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
-    >>> predict = tuned_ridge()(x, x[:, :1], np.repeat(["a", "b", "c"], 20))
+    >>> predict = past.bench.tuned_ridge()(x, x[:, :1], np.repeat(["a", "b", "c"], 20))
     >>> bool(np.corrcoef(predict(x)[:, 0], x[:, 0])[0, 1] > 0.99)
     True
     """

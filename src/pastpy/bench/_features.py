@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from pastpy.engine import FieldReader, TokenEncoder, UnitShapes
 
-__all__ = ["Backbone", "features_at", "window_features"]
+__all__ = ["Backbone", "features_at", "image_digest", "window_features"]
 
 Backbone = Literal["imagenet", "colour"]
 #: Patches encoded together.
 _PATCHES = 16
+#: Side of the tiles in which an image is hashed, px: 48 MiB of RGB.
+_TILE_PX = 4096
 
 
 def window_features(
@@ -56,12 +58,13 @@ def window_features(
     image_key, shapes_key, table_key, mpp
         As in :func:`pastpy.tl.embed`.
     cache
-        Keep the features in ``past.settings.cache_dir`` and take them from there if pixels, rows and settings are the
-        same.
+        Keep the features in ``past.settings.cache_dir`` and take them from there if pixels (all of the finest level
+        are compared), rows and settings are the same.
 
     Returns
     -------
-    float32 (n, windows × channels); NaN rows beyond the image.
+    float32 (n, windows × channels); NaN rows beyond the image. Computed in float32, whatever
+    ``past.settings.precision`` says: figures must not depend on the machine.
 
     Raises
     ------
@@ -132,6 +135,7 @@ def features_at(
     """
     import torch
 
+    from pastpy._settings import settings
     from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
 
     n = len(centroids)
@@ -141,16 +145,17 @@ def features_at(
     encoder, sink = _encoder(backbone), MemorySink(n)
     if square:
         return _patch_features(reader, units, encoder, n, round(windows_um[0] / target_mpp))
-    run(
-        reader,
-        units,
-        encoder,
-        [Region("window", "shape"), *(Region(f"{w:g}", "disc", w / 2) for w in windows_um[1:])],
-        lambda pooled, _: {"pooled": pooled},
-        sink,
-        target_mpp=target_mpp,
-        device=torch.device("cpu"),
-    )
+    with settings.context(precision="float32"):
+        run(
+            reader,
+            units,
+            encoder,
+            [Region("window", "shape"), *(Region(f"{w:g}", "disc", w / 2) for w in windows_um[1:])],
+            lambda pooled, _: {"pooled": pooled},
+            sink,
+            target_mpp=target_mpp,
+            device=torch.device("cpu"),
+        )
     if "pooled" not in sink:
         return np.full((n, len(windows_um) * encoder.channels), np.nan, dtype=np.float32)
     return sink["pooled"].reshape(n, -1)
@@ -178,18 +183,33 @@ def _encoder(backbone: Backbone) -> TokenEncoder:
     return ImageNetStages().eval() if backbone == "imagenet" else ColourTexture()
 
 
+def image_digest(level: DataArray) -> str:
+    """Hash of all pixels of a level, (c, y, x), read tile by tile."""
+    import hashlib
+
+    from pastpy.engine.fingerprint import array_fingerprint
+
+    sha = hashlib.sha256(repr(level.shape).encode())
+    for y in range(0, level.sizes["y"], _TILE_PX):
+        for x in range(0, level.sizes["x"], _TILE_PX):
+            tile = level[:, y : y + _TILE_PX, x : x + _TILE_PX]
+            sha.update(array_fingerprint(tile.to_numpy()).encode())
+    return sha.hexdigest()
+
+
 def _digest(levels: list[DataArray], centroids: np.ndarray, settings: list[object]) -> str:
-    """Hash of the pixels at a coarse level and of a lattice of finest pixels, of the rows, and of the settings."""
+    """Hash of the pixels, of the shapes of coarser levels, which may be read instead, of the rows and the settings."""
     import hashlib
     import json
     from importlib.metadata import version
 
-    sha = hashlib.sha256(json.dumps([version("pastpy"), *settings]).encode())
-    step = max(1, max(levels[0].shape) // 512)
-    lattice = np.ascontiguousarray(levels[0][:, step // 2 :: step, step // 2 :: step].to_numpy())
-    for array in (np.array(levels[0].shape), lattice, np.ascontiguousarray(centroids)):
-        sha.update(array.tobytes())
-    return sha.hexdigest()[:24]
+    from pastpy.engine.fingerprint import array_fingerprint
+
+    key = [
+        version("pastpy"), "float32", image_digest(levels[0]), [list(level.shape) for level in levels],
+        array_fingerprint(centroids), *settings,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]
 
 
 def _save(features: np.ndarray, path: Path) -> None:

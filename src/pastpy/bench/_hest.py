@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pastpy import _elements
 from pastpy.bench._baselines import FeatureMethod, ridge
 from pastpy.bench._features import window_features
-from pastpy.bench._loso import LosoResult, run_loso
+from pastpy.bench._loso import CEILING, LosoResult, _score, _truth, run_loso, training_mean
 
 if TYPE_CHECKING:
+    from anndata import AnnData
+    from pandas import DataFrame
     from spatialdata import SpatialData
 
     from pastpy.bench._baselines import Extract
@@ -38,7 +42,8 @@ def hest(
 
     Patches of 112 µm at 0.5 µm/px (224 px) around each spot; targets are log1p of raw counts; features are standardised
     and reduced to 256 principal components (fewer, where there are fewer), and a ridge with α = 100 / (components ·
-    genes) and no intercept predicts all genes; Pearson r per gene, averaged over genes, then folds.
+    genes) and no intercept predicts all genes; Pearson r per gene, over all spots that a fold holds out, of whichever
+    of its sections, averaged over genes, then folds.
 
     Parameters
     ----------
@@ -51,7 +56,7 @@ def hest(
         As in :func:`pastpy.bench.run_loso`.
     folds
         The official folds, (training sections, held-out sections) each; by default a donor at a time (a section at a
-        time, within a patient).
+        time, within a patient). A section is held out once.
     genes
         The official genes; by default the most variable ones of each fold's training sections.
     n_genes
@@ -59,10 +64,16 @@ def hest(
     elements
         ``image_key``, ``shapes_key``, ``table_key`` and ``mpp`` for the default encoders.
 
+    Returns
+    -------
+    Scores of each fold; a fold that holds out several sections stands under its own name in place of theirs.
+    ``facts["components"]``: encoder → fold → principal components that there were.
+
     Raises
     ------
     ValueError
-        If a donor stands on both sides without ``within_patient``, or donors are unknown.
+        If a donor stands on both sides without ``within_patient``, donors are unknown, or two folds hold out the same
+        section.
 
     References
     ----------
@@ -79,24 +90,77 @@ def hest(
             "ImageNet EfficientNet-Lite0": partial(patch, backbone="imagenet"),
             "colour and texture": partial(patch, backbone="colour"),
         }
+    held = [section for _, test in folds or () for section in test]
+    twice = sorted({s for s in held if held.count(s) > 1})
+    if twice:
+        raise ValueError(f"sections {twice[:3]} are held out by several folds; hold out each section once")
     n = n_genes if genes is None else len(genes)
-    return run_loso(
+    table_key = (elements or {}).get("table_key")
+    components: dict[str, list[int]] = {name: [] for name in encoders}
+    result = run_loso(
         sections,
-        {name: FeatureMethod(extract, partial(_fit, n_genes=n)) for name, extract in encoders.items()},
+        {
+            name: FeatureMethod(extract, partial(_fit, n_genes=n, components=components[name]))
+            for name, extract in encoders.items()
+        },
         donors=donors,
         hold_out="section" if within_patient else "donor",
         within_patient=within_patient,
         folds=folds,
-        table_key=(elements or {}).get("table_key"),
+        table_key=table_key,
         genes=genes,
         n_genes=n,
         n_spatial=n,
         target_sum=None,
-        title="HEST-Benchmark recipe: 112 µm at 0.5 µm/px, log1p of raw counts, PCA(256), ridge without intercept",
+        title=f"HEST-Benchmark recipe: {PATCH_UM:g} µm at {PATCH_MPP:g} µm/px, log1p of raw counts, up to "
+        f"{N_COMPONENTS} principal components, ridge without intercept",
     )
+    facts = {
+        **result.facts,
+        "scored": "all held-out spots of a fold together",
+        "components": {name: dict(zip(result.facts["folds"], c, strict=True)) for name, c in components.items()},
+    }
+    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in sections.items()}
+    return replace(result, scores=_pooled(result, tables), facts=facts)
 
 
-def _fit(x: Any, y: Any, group: Any, *, n_genes: int) -> Any:
-    components = min(N_COMPONENTS, x.shape[1], len(x) - 1)
-    fit = ridge(alpha=100 / (components * n_genes), n_components=components, fit_intercept=False, solver="lsqr")
-    return fit(x, y, group)
+def _fit(x: Any, y: Any, group: Any, *, n_genes: int, components: list[int]) -> Any:
+    components.append(min(N_COMPONENTS, x.shape[1], len(x) - 1))
+    alpha = 100 / (components[-1] * n_genes)
+    return ridge(alpha=alpha, n_components=components[-1], fit_intercept=False, solver="lsqr")(x, y, group)
+
+
+def _pooled(result: LosoResult, tables: Mapping[str, AnnData]) -> DataFrame:
+    """Scores over all held-out spots of a fold, in the place of those of its sections."""
+    import pandas as pd
+
+    rows = []
+    for fold, sides in result.facts["folds"].items():
+        own = result.scores[result.scores["fold"] == fold]
+        if len(sides["test"]) > 1:
+            donors = own["donor"].unique()
+            marks = {"fold": fold, "section": fold, "donor": donors[0] if len(donors) == 1 else fold}
+            own = _fold_scores(
+                result, fold, {s: tables[s] for s in sides["train"]}, {s: tables[s] for s in sides["test"]}
+            )
+            own = own.assign(**marks)
+        rows.append(own)
+    scores = pd.concat(rows, ignore_index=True)[result.scores.columns]
+    order = list(result.scores["method"].unique())
+    return scores.sort_values("method", key=lambda m: m.map(order.index), kind="stable", ignore_index=True)
+
+
+def _fold_scores(result: LosoResult, fold: str, train: Mapping[str, AnnData], test: Mapping[str, AnnData]) -> DataFrame:
+    import anndata as ad
+    import pandas as pd
+
+    genes = result.genes[fold]
+    # sections may name their spots alike
+    together = ad.concat(test, join="inner", index_unique="/")
+    truth = _truth(together, genes, layer=None, target_sum=None, maps=False, seed=0)
+    mean = training_mean(train, genes, target_sum=None)
+    rows = [pd.DataFrame({"method": CEILING, "gene": genes, "pearson": truth.ceiling})]
+    for method, frames in result.predictions.items():
+        predicted = pd.concat([frames[s] for s in test]).set_axis(together.obs_names, axis=0)
+        rows.append(_score(predicted, truth, mean, None).reset_index().assign(method=method))
+    return pd.concat(rows)

@@ -163,7 +163,8 @@ def run_nuclei(data: str | Path, out: str | Path | None = None) -> dict[str, Any
 
     Examples
     --------
-    >>> run_nuclei("data")["pooled"]["f1_3um"]  # doctest: +SKIP
+    >>> import pastpy as past
+    >>> past.bench.run_nuclei("data")["pooled"]["f1_3um"]  # doctest: +SKIP
     """
     table = nuclei_loto(Path(data) / "nucls" / "train")
     rows = {str(name): {k: v for k, v in row.items() if v == v} for name, row in table.to_dict("index").items()}

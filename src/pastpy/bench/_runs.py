@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pastpy.bench._baselines import baselines
 from pastpy.bench._fold_models import FoldModels
+from pastpy.bench._folds import canonical_donors
 from pastpy.bench._hest import hest
 from pastpy.bench._loso import LosoResult, run_loso
 
@@ -173,11 +174,12 @@ def read_stores(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:
     table = pd.read_csv(file, dtype=str)
     if not {"section", "donor"} <= set(table.columns):
         raise ValueError(f"{DONORS_CSV} has the columns {list(table.columns)}; expected section and donor")
-    donor_of = dict(zip(table["section"], table["donor"], strict=True))
-    unknown = [p.stem for p in paths if not isinstance(donor_of.get(p.stem), str)]
-    if unknown:
-        raise ValueError(f"{DONORS_CSV} names no donor for {unknown[:5]}; add a row for each store")
-    return {p.stem: spatialdata.read_zarr(p) for p in paths}, {p.stem: donor_of[p.stem] for p in paths}
+    donors = pd.Series(table["donor"].to_numpy(), index=table["section"].str.strip())
+    try:
+        donor_of = canonical_donors(donors, [p.stem for p in paths])
+    except ValueError as error:
+        raise ValueError(f"{DONORS_CSV}: {error}") from error
+    return {p.stem: spatialdata.read_zarr(p) for p in paths}, donor_of
 
 
 def _sections(folder: Path) -> tuple[dict[str, SpatialData], dict[str, str]]:

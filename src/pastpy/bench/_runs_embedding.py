@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy import _keys
 from pastpy.bench._agreement import deconvolution_agreement, retrieval_recall
 from pastpy.bench._baselines import FeatureMethod, tuned_ridge
 from pastpy.bench._features import Backbone, features_at, window_features
@@ -147,7 +148,9 @@ def run_probe(data: str | Path, out: str | Path | None = None) -> dict[str, Any]
 def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str, Any]:
     """Robustness index of frozen features on her2st: the commonest cell type of a spot against its section.
 
-    The sections are of one block, stained together: a case in which an encoder should find it easy.
+    The sections are of one block, stained together: a case in which an encoder should find it easy. For the null each
+    section's map of types is moved as a whole, since spots that are neighbours are alike; spots without an estimate of
+    their cell types are left out.
 
     Raises
     ------
@@ -158,14 +161,13 @@ def run_robustness(data: str | Path, out: str | Path | None = None) -> dict[str,
 
     sections, reference = read_her2st(Path(data)), _deconvolution(Path(data))
     names = np.concatenate([np.full(s["spots"].n_obs, name) for name, s in sections.items()])
-    kind = np.concatenate(
-        [reference[n].reindex(s["spots"].obs_names).fillna(0.0).to_numpy().argmax(axis=1) for n, s in sections.items()]
-    )
+    kind = np.concatenate([_commonest(reference[n].reindex(s["spots"].obs_names)) for n, s in sections.items()])
+    where = np.concatenate([s["spots"].obsm[_keys.SPATIAL] for s in sections.values()])
     rows = {}
     for backbone in _BACKBONES:
         found = [window_features(s, windows_um=SCALES_UM, backbone=backbone) for s in sections.values()]
         x = np.concatenate(found).astype(float)
-        rows[backbone] = robustness_index((x - x.mean(axis=0)) / x.std(axis=0), kind, names, k=20)
+        rows[backbone] = robustness_index((x - x.mean(axis=0)) / x.std(axis=0), kind, names, k=20, coordinates=where)
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method").reset_index()
     result = {
         "title": "robustness index on her2st: commonest cell type of a spot (stereoscope) against its section",
@@ -184,6 +186,14 @@ def _deconvolution(folder: Path) -> dict[str, pd.DataFrame]:
     if not files:
         raise FileNotFoundError(f"{str(root)!r} has no *.tsv with cell-type proportions")
     return {name: pd.read_csv(path, sep="\t", index_col=0) for name, path in files.items()}
+
+
+def _commonest(proportions: pd.DataFrame) -> np.ndarray:
+    """The type with the highest proportion of every spot; ``None`` where there are none."""
+    known = proportions.notna().all(axis=1).to_numpy()
+    out = np.full(len(proportions), None, dtype=object)
+    out[known] = proportions[known].idxmax(axis=1)
+    return out
 
 
 def _standardised(frame: pd.DataFrame) -> np.ndarray:

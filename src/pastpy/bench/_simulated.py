@@ -124,7 +124,8 @@ def run_simulated(
 ) -> dict[str, Any]:
     """Run :func:`simulated` with the baselines and the bundled model, for the command line.
 
-    The bundled model is not trained on the cohort's donors: it is scored as it comes, and with its images shuffled.
+    The bundled model is not trained on the cohort's donors, which only set each gene's scale; it is scored as it is,
+    and reading every cell's image at the place of another (see :class:`pastpy.bench.PretrainedModel`).
 
     Parameters
     ----------

@@ -74,7 +74,8 @@ def simulate_tissue(
     mpp
         µm per pixel of the image.
     spots, bins
-        Add a table of spots, or of square bins, whose counts are the sums of their cells.
+        Add a table of spots, or of square bins, whose counts are the sums of their cells. Units so large that they
+        would hold cells of two donors are left out.
     lazy
         Leave the image to be drawn when it is read, chunk by chunk, every time; else it is drawn now.
     chunk_px
@@ -104,6 +105,8 @@ def simulate_tissue(
     ------
     ValueError
         If a number is out of range.
+    TypeError
+        If ``n_donors`` is not a whole number, or ``parameters`` are something else.
 
     Notes
     -----
@@ -151,6 +154,8 @@ def _check(
 ) -> None:
     if not isinstance(p, TissueParameters):
         raise TypeError(f"parameters must be a TissueParameters, got {type(p).__name__}")
+    if isinstance(n_donors, bool) or not isinstance(n_donors, (int, np.integer)):
+        raise TypeError(f"n_donors must be a whole number, got {n_donors!r}")
     for name, value, least, most in (
         ("n_donors", n_donors, 1, 10_000), ("n_cells", n_cells, 20 * n_donors, 5_000_000),
         ("n_genes", n_genes, 1, known), ("seed", seed, 0, 2**32 - 1), ("chunk_px", chunk_px, 64, 100_000),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._warn import warn_user
 from pastpy.datasets._cohort import _survival
 from pastpy.datasets._tissue_architecture import (
     GRID_UM,
@@ -131,6 +132,11 @@ def layout(donors: list[Donor], mpp: float) -> tuple[int, np.ndarray]:
 def outcomes(share: np.ndarray, p: TissueParameters, seed: int) -> dict[str, np.ndarray]:
     """SIMULATED months and events (n_donors,) whose hazard depends on the share of the niche, standardised."""
     spread = share.std()
+    if len(share) > 1 and spread == 0 and p.log_hazard_ratio != 0:
+        warn_user(
+            f"all {len(share)} donors have the same share of the niche {p.niche!r} ({share[0]:.0%}), so their "
+            f"{_keys.SIMULATED} outcomes depend on nothing; choose a niche that occurs, or log_hazard_ratio=0"
+        )
     standardised = (share - share.mean()) / spread if spread > 0 else np.zeros(len(share))
     months, event = _survival(standardised * p.log_hazard_ratio, p.censoring, np.random.default_rng([seed, 1 << 20]))
     return {f"{_keys.SIMULATED}_months": months, f"{_keys.SIMULATED}_event": event}

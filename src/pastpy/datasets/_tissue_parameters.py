@@ -55,7 +55,8 @@ class TissueParameters:
     donor_sd
         Standard deviation of a donor's own shift of a gene's log expression, which no image shows.
     mean_counts
-        Mean counts of a cell over the simulated genes.
+        Mean counts of a cell over the simulated genes, at most 10,000: beyond, ``layers["bayes_log1p"]`` would no
+        longer be the best prediction.
     depth_sd, depth_by_size
         Spread of the log depth of cells, and slope of log depth on the nuclear size state.
     leakage, leakage_um
@@ -74,7 +75,8 @@ class TissueParameters:
         Standard deviation of the noise of a pixel, in grey levels of 255.
     niche, log_hazard_ratio, censoring
         Niche whose share of a donor's cells drives the hazard, natural logarithm of the hazard ratio per standard
-        deviation over the cohort, and expected share of donors censored.
+        deviation over the cohort, and expected share of donors censored. A cohort in which no donor has more of the
+        niche than another gets a warning: its hazard depends on nothing.
     spot_diameter_um, spot_pitch_um, bin_um
         Geometry of spots (hexagonal grid) and square bins.
 
@@ -85,7 +87,8 @@ class TissueParameters:
 
     Examples
     --------
-    >>> TissueParameters(mean_counts=80).mean_counts
+    >>> import pastpy as past
+    >>> past.datasets.TissueParameters(mean_counts=80).mean_counts
     80
     """
 
@@ -148,14 +151,15 @@ class TissueParameters:
             raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
 
 
-#: Inclusive limits; everything else is at least 0. Beyond these a tissue could not be laid out, or drawn.
+#: Inclusive limits; everything else is at least 0. Beyond these a tissue could not be laid out, or drawn, or the table
+#: of ``bayes_log1p`` would end (``mean_counts``).
 _RANGES = {
     "tumour_fraction": (0.0, 0.9), "nest_um": (15.0, 500.0), "in_situ_fraction": (0.0, 1.0),
     "aggregate_fraction": (0.0, 0.5), "aggregate_um": (15.0, 400.0), "vessels_per_mm2": (0.0, 100.0),
     "vessel_um": (3.0, 60.0), "fat_fraction": (0.0, 0.6), "infiltrate": (0.0, 0.9), "donor_architecture_sd": (0.0, 1.5),
     "nucleus_scale": (0.4, 2.5), "state_share": (0.0, 1.0), "neighbourhood_share": (0.0, 1.0),
     "state_smooth": (0.0, 1.0), "state_um": (10.0, 1000.0), "image_share": (0.01, 0.95), "donor_sd": (0.0, 1.0),
-    "mean_counts": (1.0, 1e5), "depth_sd": (0.0, 1.5), "depth_by_size": (-0.5, 0.5), "leakage": (0.0, 0.5),
+    "mean_counts": (1.0, 1e4), "depth_sd": (0.0, 1.5), "depth_by_size": (-0.5, 0.5), "leakage": (0.0, 0.5),
     "leakage_um": (1.0, 50.0), "boundary_error": (0.0, 0.5), "haematoxylin": (0.2, 2.5), "eosin": (0.2, 2.5),
     "stain_sd": (0.0, 0.6), "stain_hue_sd": (0.0, 2.0), "blur_um": (0.0, 3.0), "blur_sd": (0.0, 1.0),
     "jpeg_quality": (0, 100), "sensor_noise": (0.0, 20.0), "log_hazard_ratio": (-5.0, 5.0), "censoring": (0.0, 0.95),

@@ -95,8 +95,8 @@ def made_from(model: PAST) -> list[Any]:
     """What pooled tokens depend on beside the pixels: the release, and all of the image encoder."""
     config = model.config
     return [
-        version("pastpy"), config.backbone, config.backbone_stage, config.backbone_options, config.image_mean,
-        config.image_std, [asdict(p) for p in model.passes],
+        version("pastpy"), "float32", config.backbone, config.backbone_stage, config.backbone_options,
+        config.image_mean, config.image_std, [asdict(p) for p in model.passes],
     ]  # fmt: skip
 
 
@@ -175,8 +175,10 @@ def read_section(root: Path, name: str, *, mpp: float, spot_diameter_um: float) 
 def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View, *, one_each: bool = False) -> np.ndarray:
     """Pooled tokens of a table's rows in a view, of all passes, float32 (n, regions, channels).
 
+    Computed in float32, whatever ``past.settings.precision`` says: models and scores must not depend on the machine.
     With ``one_each`` every row is encoded in a rectangle of its own: the slow reference.
     """
+    from pastpy._settings import settings
     from pastpy.engine import FieldReader, MemorySink, Region, UnitShapes, run
     from pastpy.train.augment import ViewEncoder
 
@@ -193,17 +195,18 @@ def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View, *
             for r in each.regions
         ]
         sink = MemorySink(len(units.radius))
-        run(
-            FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key),
-            UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp),
-            ViewEncoder(model.image_encoder, view),
-            regions,
-            lambda pooled, _: {"pooled": pooled},
-            sink,
-            target_mpp=target_mpp,
-            device=model.device,
-            one_each=one_each,
-        )
+        with settings.context(precision="float32"):
+            run(
+                FieldReader(_elements.image_levels(sdata, image_key), mpp=mpp, target_mpp=target_mpp, name=image_key),
+                UnitShapes.from_geometry(units.geometry, units.radius, units.centroids, mpp / target_mpp),
+                ViewEncoder(model.image_encoder, view),
+                regions,
+                lambda pooled, _: {"pooled": pooled},
+                sink,
+                target_mpp=target_mpp,
+                device=model.device,
+                one_each=one_each,
+            )
         parts.append(sink["pooled"])
     return np.concatenate(parts, axis=1)
 
