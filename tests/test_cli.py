@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -93,6 +94,76 @@ def test_several_slides(store, model, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == ["1 of 1 slides were done before"]
     assert main(["embed", str(good), str(good), "--out", str(tmp_path / "new"), "--model", model]) == 2
     assert "stands more than once" in capsys.readouterr().err
+
+
+def test_slides_whose_files_are_named_alike(toy_sdata, model, tmp_path, capsys):
+    slides = {}
+    for name, size in (("w", 192), ("x", 256), ("y", 320)):
+        (tmp_path / name).mkdir()
+        slides[name] = tmp_path / name / "1.zarr"
+        toy_sdata(size=size).write(slides[name])
+    out = tmp_path / "res"
+
+    def run(names: str) -> tuple[int, str, str]:
+        arguments = [
+            "embed",
+            *(str(slides[name]) for name in names),
+            "--out",
+            str(out),
+            "--resume",
+            str(tmp_path / "r"),
+        ]
+        code = main([*arguments, "--model", model, "--modality", "image", "--on-misaligned", "ignore"])
+        return code, *capsys.readouterr()
+
+    out.mkdir()
+    assert run("x")[0] == 0 and [p.name for p in out.iterdir()] == ["1.zarr"]
+    code, said, warned = run("y")
+    assert code == 0 and "1 of 1 slides are named like something in" in warned, "the result of x is not that of y"
+    assert run("xy")[1].splitlines() == ["2 of 2 slides were done before"]
+    code, said, warned = run("wxy")
+    assert code == 0 and said.splitlines()[0] == "2 of 3 slides were done before" and not warned
+    assert f"{slides['w']}  " in said and str(slides["y"]) not in said
+    assert run("ywx")[1].splitlines() == ["3 of 3 slides were done before"]
+    results = {}
+    for path in out.iterdir():
+        sdata = spatialdata.read_zarr(path)
+        results[sdata.attrs["past"]["source"]] = sdata["he"].shape[-1]
+    assert results == {str(slides["w"]): 192, str(slides["x"]): 256, str(slides["y"]): 320}
+
+
+def test_a_store_gets_no_stores_inside(store, model, tmp_path, capsys):
+    slides = [str(store("a.zarr")), str(store("b.zarr"))]
+    result, runs = str(store("res")), str(store("runs"))
+    before = sorted((tmp_path / "res").iterdir())
+    for given, said in (
+        ([*slides, "--out", result], f"--out '{result}' is a zarr store"),
+        ([slides[0], "--out", result], f"--out '{result}' is a zarr store"),
+        ([*slides, "--out", str(tmp_path / "new"), "--resume", runs], f"--resume '{runs}' is a zarr store"),
+    ):
+        assert main(["embed", *given, "--model", model]) == 2
+        assert said in capsys.readouterr().err
+    assert sorted((tmp_path / "res").iterdir()) == before and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out.zarr"),
+            "[Errno 28] No space left on device: 'out.zarr'",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "out.zarr"), "[Errno 13] Permission denied: 'out.zarr'"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_machine_without_room_is_told_in_one_line(store, model, tmp_path, capsys, monkeypatch, raised, said):
+    def write(sdata, path):
+        raise raised
+
+    monkeypatch.setattr("pastpy.io.write_store", write)
+    arguments = ["embed", str(store()), "--out", str(tmp_path / "out.zarr"), "--model", model, "--modality", "image"]
+    assert refused(arguments, tmp_path / "out.zarr", capsys) == f"pastpy embed: error: {said}\n"
 
 
 def test_one_slide_into_a_folder(store, model, tmp_path):

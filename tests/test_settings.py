@@ -61,3 +61,9 @@ def test_progress_bars_show_in_a_notebook(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     assert show_progress()
+
+
+def test_no_progress_bars_without_a_standard_error(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    assert not show_progress() and not show_progress(False)

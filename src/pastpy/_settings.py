@@ -73,5 +73,7 @@ settings = Settings()
 
 def show_progress(progress: bool = True) -> bool:
     """Whether a progress bar should be drawn: asked for, and somebody is there to see it."""
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return bool(progress and settings.progress and watched)
+    if not (progress and settings.progress):
+        return False
+    # without a console, as under pythonw, there is no standard error
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())

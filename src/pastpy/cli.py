@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-#: What bad input raises; everything else is a fault of pastpy and keeps its traceback.
-_BAD_INPUT = (KeyError, ValueError, TypeError, FileNotFoundError, FileExistsError, ModuleNotFoundError)
+#: What bad input raises, or a machine short of disk or memory; everything else is a fault of pastpy and keeps its
+#: traceback.
+_BAD_INPUT = (KeyError, ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,17 +33,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             return args.run(args) or 0
     except _BAD_INPUT as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"pastpy {args.command}: error: {_as_options(args, message)}", file=sys.stderr)
+        print(f"pastpy {args.command}: error: {_as_options(args, message) or type(error).__name__}", file=sys.stderr)
         return 2
 
 
 @contextmanager
 def _warnings_as_lines(args: argparse.Namespace) -> Iterator[None]:
     """Print warnings as errors are printed, without a line of source code that no user of a command knows."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        # others are about code, its own or that of a library
+        if issubclass(category, UserWarning):
+            print(f"pastpy {args.command}: warning: {_as_options(args, message)}", file=sys.stderr)
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: print(
-            f"pastpy {args.command}: warning: {_as_options(args, message)}", file=sys.stderr
-        )
+        warnings.showwarning = show
         yield
 
 
@@ -173,13 +178,12 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
 def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | None], object]) -> int:
     """Do the work for every slide, each written to its place in one piece; returns the exit code."""
     if len(args.slides) == 1 and (args.out.suffix == ".zarr" or not args.out.is_dir()):
-        if args.out.exists():
-            raise FileExistsError(f"--out {str(args.out)!r} exists; choose another path or remove it")
         _on_slide(args, args.slides[0], args.out, args.resume, work)
         print(f"wrote {args.out}")
         return 0
     from pastpy.tl._slides import report, work_through
 
+    _check_folders(args)
     places = _places(args)
     done = len(args.slides) - len(places)
     if done:
@@ -193,26 +197,48 @@ def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | Non
     return 2 if any(outcome.error is not None for outcome in outcomes) else 0
 
 
-def _places(args: argparse.Namespace) -> dict[Path, tuple[Path, Path | None]]:
-    """Where each slide's result and its unfinished results go; slides that are done are left out with ``--resume``."""
-    from pastpy.tl._slides import store_names
+def _check_folders(args: argparse.Namespace) -> None:
+    """Refuse what cannot hold a store for each slide."""
+    from pastpy.tl._slides import refuse_store
 
     if args.out.exists() and not args.out.is_dir():
         raise FileExistsError(f"--out {str(args.out)!r} is a file; several slides need a folder")
-    if len(set(args.slides)) < len(args.slides):
-        raise ValueError("a slide stands more than once in the list")
-    names = store_names(str(slide) for slide in args.slides)
-    done = [slide for slide in args.slides if (args.out / names[str(slide)]).exists()]
+    refuse_store(args.out, "out")
+    if args.resume is not None:
+        refuse_store(args.resume, "resume")
+
+
+def _places(args: argparse.Namespace) -> dict[Path, tuple[Path, Path | None]]:
+    """Where each slide's result and its unfinished results go; slides that are done are left out with ``--resume``."""
+    from pastpy.tl._slides import refuse_repeated, result_of, store_names
+
+    refuse_repeated(args.slides)
+    done = [slide for slide in args.slides if result_of(slide, args.out)]
     if done and args.resume is None:
         raise FileExistsError(
             f"{len(done)} of {len(args.slides)} results exist in {str(args.out)!r} (that of {done[0]} is the first); "
             "remove them, choose another folder, or pass --resume to leave these slides out"
         )
+    names = store_names(str(slide) for slide in args.slides)
+    free = _free_names({slide: names[str(slide)] for slide in args.slides if slide not in done}, args.out)
     return {
-        slide: (args.out / names[str(slide)], None if args.resume is None else args.resume / names[str(slide)])
-        for slide in args.slides
-        if slide not in done
+        slide: (args.out / name, None if args.resume is None else args.resume / name) for slide, name in free.items()
     }
+
+
+def _free_names(names: dict[Path, str], folder: Path) -> dict[Path, str]:
+    """Names of results to write, with another one for each that something else in the folder has, and a warning."""
+    from pastpy.tl._slides import own_name
+
+    others = {slide: own_name(slide) for slide, name in names.items() if (folder / name).exists()}
+    if others:
+        slide, name = next(iter(others.items()))
+        warnings.warn(
+            f"{len(others)} of {len(names)} slides are named like something in {str(folder)!r} that was not made from "
+            f"them; their results get names of their own, that of {slide} is {name}",
+            stacklevel=1,
+        )
+    return names | others
 
 
 def _on_slide(
@@ -223,9 +249,12 @@ def _on_slide(
     work: Callable[[SpatialData, Path | None], object],
 ) -> AnnData:
     """Open a slide, find nuclei where it has no table, do the work, and write it; returns the table."""
+    if out.exists():
+        raise FileExistsError(f"--out {str(out)!r} exists; choose another path or remove it")
     from pastpy._elements import table_of
     from pastpy.io import write_store
     from pastpy.io._open import read_any
+    from pastpy.tl._slides import set_source
 
     sdata = read_any(slide, mpp=args.mpp)
     if not sdata.tables and args.table_key is None:
@@ -233,6 +262,7 @@ def _on_slide(
 
         segment_nuclei(sdata, image_key=args.image_key, mpp=args.mpp)
     work(sdata, resume)
+    set_source(sdata, slide)
     write_store(sdata, out)
     return table_of(sdata, args.table_key)
 

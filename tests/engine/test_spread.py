@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,22 +163,27 @@ def place(what, image, positions) -> str:
     return get_worker().address
 
 
-def test_workers_that_join_meanwhile_are_given_work():
+@contextmanager
+def cluster_of(n_workers: int):
     from distributed import Client, LocalCluster
 
+    with (
+        LocalCluster(n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_workers_that_join_meanwhile_are_given_work():
     def slow(what, image, positions):
         time.sleep(0.3)
         return place(what, image, positions)
 
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-        Workers(client) as workers,
-    ):
+    with cluster_of(1) as client, Workers(client) as workers:
         busy = set()
         for _, address in workers._spread(slow, None, 60, lambda positions: (positions,)):
             busy.add(address)
-            cluster.scale(2)
+            client.cluster.scale(2)
     assert len(busy) == 2
 
 
@@ -183,11 +191,82 @@ def test_work_of_a_lost_worker_goes_to_another(client):
     with Workers(client) as workers:
         alive = set(client.nthreads())
         workers._client = SimpleNamespace(
-            **{name: getattr(client, name) for name in ("submit", "scatter", "wait_for_workers", "run")},
+            **{name: getattr(client, name) for name in ("submit", "scatter", "wait_for_workers", "run", "status")},
             nthreads=lambda: {"tcp://127.0.0.1:1": 1},
         )
         found = {part.start: address for part, address in workers._spread(place, None, 9, lambda part: (part,))}
     assert set(found.values()) <= alive and found
+
+
+def own_process(what, image, positions) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
+@pytest.mark.parametrize(("n_workers", "n_killed"), [(1, 1), (2, 1), (2, 2)])
+def test_killed_workers_cost_no_field_and_repeat_none(n_workers, n_killed):
+    with cluster_of(n_workers) as client, Workers(client) as workers:
+        killed, found = list(client.run(os.getpid).values())[:n_killed], []
+        for part, process in workers._spread(own_process, np.zeros(1000), 60, lambda positions: (positions,)):
+            if not found:
+                for victim in killed:
+                    os.kill(victim, signal.SIGKILL)
+                # should a nanny on a busy machine not bring its worker back
+                client.cluster.scale(n_workers + 1)
+            found += [(i, process) for i in part]
+    assert sorted(i for i, _ in found) == list(range(60))
+    assert {process for _, process in found} - set(killed), "others went on"
+
+
+def kill_the_worker(what, image, positions) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on Windows")
+def test_fields_that_kill_their_workers_end_in_one_error(monkeypatch):
+    monkeypatch.setattr("pastpy.engine.spread._ATTEMPTS", 1)
+    with (
+        cluster_of(1) as client,
+        Workers(client) as workers,
+        pytest.raises(RuntimeError, match="workers of client= were lost 1 times in a row.*too little memory"),
+    ):
+        list(workers._spread(kill_the_worker, None, 1, lambda positions: (positions,)))
+
+
+def faulty(client, error, times):
+    """The client, whose ``scatter`` fails at first."""
+    failures = iter([error] * times)
+
+    def scatter(*args, **options):
+        for failure in failures:
+            raise failure
+        return client.scatter(*args, **options)
+
+    names = ("submit", "wait_for_workers", "run", "status", "nthreads")
+    return SimpleNamespace(**{name: getattr(client, name) for name in names}, scatter=scatter)
+
+
+def test_data_is_sent_again_where_a_worker_is_lost_meanwhile(client, monkeypatch):
+    from distributed.comm import CommClosedError
+
+    monkeypatch.setattr("pastpy.engine.spread._LOOK_SECONDS", 0.0)
+    with Workers(client) as workers:
+        workers._client = faulty(client, CommClosedError("in <TCP>: closed"), 2)
+        assert sum(len(part) for part, _ in workers._spread(place, None, 9, lambda part: (part,))) == 9
+        workers._client = faulty(client, CommClosedError("in <TCP>: closed"), 3)
+        with pytest.raises(RuntimeError, match="were lost 3 times in a row.*in <TCP>: closed"):
+            next(workers._spread(place, None, 9, lambda part: (part,)))
+
+
+def test_a_closed_client_is_refused(client):
+    from distributed import Client
+
+    with Client(client.scheduler.address, set_as_default=False) as closed:
+        pass
+    with pytest.raises(ValueError, match="client= is closed, expected one with a scheduler at work"):
+        Workers(closed)
 
 
 def test_an_error_of_a_worker_is_that_of_the_call(toy_sdata, tiny_model, client):

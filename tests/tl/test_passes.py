@@ -132,3 +132,14 @@ def test_what_the_coarse_pass_pooled_is_cleared_away(toy_sdata, two_passes, tmp_
     assert np.isfinite(embedded(toy_sdata(size=384), two_passes)).all()
     assert kept == ["coarse.zarr"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_goes_on_in_the_precision_in_which_it_began(toy_sdata, tiny_model, tmp_path):
+    """By what is computed, not by what was asked for: "auto" may mean another precision on another machine."""
+    sdata, resume = toy_sdata(), tmp_path / "run.zarr"
+    options: dict = {"modality": "image", "resume": resume, "progress": False}
+    with past.settings.context(precision="float32"):
+        past.tl.embed(sdata, tiny_model, **options)
+    past.tl.embed(sdata, tiny_model, device="cpu", **options)
+    with past.settings.context(precision="bfloat16"), pytest.raises(ValueError, match="precision"):
+        past.tl.embed(sdata, tiny_model, **options)

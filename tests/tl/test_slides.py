@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import traceback
 import warnings
+import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +15,7 @@ import pytest
 import spatialdata
 
 import pastpy as past
-from pastpy.tl._slides import Outcome, report, store_names
+from pastpy.tl._slides import Outcome, report, store_names, work_through
 
 
 @pytest.fixture
@@ -47,9 +51,9 @@ def test_if_all_fail_the_first_error_is_raised(without_mpp, tiny_model):
     assert "0 of 2 slides done" in raised.value.__notes__[0]
 
 
-def test_a_report_names_every_slide(toy_sdata):
+def test_a_report_names_every_slide():
     outcomes = [
-        Outcome("a.svs", 12.3, table=toy_sdata()["cells"]),
+        Outcome("a.svs", 12.3, n_obs=40),
         Outcome("long/b.svs", 0.2, error=KeyError("no image\nhere")),
     ]
     assert report(outcomes).splitlines() == [
@@ -71,7 +75,73 @@ def test_the_report_is_printed_where_somebody_looks(toy_sdata, tiny_model, monke
 def test_a_path_twice_is_refused(tiny_model, tmp_path):
     with pytest.raises(ValueError, match="stands more than once"):
         past.tl.embed([tmp_path / "a.zarr"] * 2, tiny_model)
-    assert store_names(["a/x.svs", "b/x.svs", "c"]) == {"a/x.svs": "x-0.zarr", "b/x.svs": "x-1.zarr", "c": "c.zarr"}
+    with pytest.raises(ValueError, match="stands more than once"):
+        past.tl.embed([tmp_path / "a.zarr", f"{tmp_path}/b/../a.zarr"], tiny_model)
+
+
+def test_a_stores_name_is_that_of_the_file_where_no_other_is_named_alike():
+    assert store_names(["a/x.svs", "b/y.svs"]) == {"a/x.svs": "x.zarr", "b/y.svs": "y.zarr"}
+
+
+def test_a_stores_name_does_not_hang_on_the_order_of_the_list():
+    two, three = store_names(["a/1.svs", "b/1.svs"]), store_names(["c/1.svs", "b/1.svs", "a/1.svs"])
+    assert two == {name: three[name] for name in two} and len(set(three.values())) == 3
+    absolute = str(Path("a/1.svs").absolute())
+    assert store_names([absolute, "b/1.svs"])[absolute] == two["a/1.svs"]
+
+
+def test_no_two_slides_share_a_store():
+    first, second = store_names(["a/1.svs", "b/1.svs"]).values()
+    results = [f"out/{first}", f"out/{second}"]
+    names = store_names(["a/1.svs", "b/1.svs", "B/1.SVS", "b/X.svs", "c/x.svs", *results])
+    assert len({store.casefold() for store in names.values()}) == len(names)
+
+
+def test_a_store_is_no_folder_of_stores(toy_sdata, tiny_model, tmp_path):
+    toy_sdata().write(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="resume=.*run' is a zarr store, and a store for each slide would be"):
+        past.tl.embed([toy_sdata()], tiny_model, resume=tmp_path / "run", progress=False)
+
+
+class Slide:
+    """What a slide needs memory for."""
+
+    n_obs = 3
+
+
+def alive_at_each(work) -> list[int]:
+    """How many slides of those before are in memory when the next one begins."""
+    slides, alive = [], []
+
+    def counted(item):
+        gc.collect()
+        alive.append(sum(slide() is not None for slide in slides))
+        slide = Slide()
+        slides.append(weakref.ref(slide))
+        return work(slide)
+
+    outcomes = work_through({str(i): i for i in range(4)}, counted)
+    assert len(outcomes) == 4
+    return alive
+
+
+def test_memory_does_not_grow_with_the_number_of_slides():
+    assert alive_at_each(lambda slide: slide) == [0, 0, 0, 0]
+
+
+def test_errors_do_not_keep_their_slides_but_where_they_arose():
+    def read(slide):
+        raise OSError("tile 7 is broken")
+
+    def fail(slide):
+        try:
+            read(slide)
+        except OSError as error:
+            raise ValueError("no slide") from error
+
+    assert alive_at_each(fail) == [0, 0, 0, 0]
+    (outcome,) = work_through({"a": Slide()}, fail)
+    assert [frame.name for frame in traceback.extract_tb(outcome.error.__traceback__)][-1] == "fail"
 
 
 def test_a_slide_file_cannot_hold_results(tiny_model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from threading import Lock
@@ -10,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pastpy._settings import settings
 from pastpy.engine.chunks import CHUNK_BYTES
-from pastpy.engine.device import resolve_device
+from pastpy.engine.device import autocast_dtype, resolve_device
 from pastpy.engine.memory import keep_freed_memory
 from pastpy.engine.prefetch import whole_fields
 from pastpy.engine.recent import RecentChunks
@@ -33,8 +35,10 @@ _FIELDS = 4
 _SHARE = 2
 #: Tasks under way for each thread of the cluster; bounds the rows and outlines that wait.
 _UNDER_WAY = 2
-#: How often it is looked for workers that have joined, seconds.
+#: How often it is looked for workers that have joined, seconds; and how long to wait before data is sent once more.
 _LOOK_SECONDS = 1.0
+#: So often a task, or what all of them need, is given out at most where workers are lost.
+_ATTEMPTS = 3
 #: The threads of a worker share one job, whose network moves once.
 _moving = Lock()
 #: What this process, if it is a worker, has decoded last. Dask would not keep it: of data that several workers have, it
@@ -56,12 +60,15 @@ class Workers:
     ------
     TypeError
         If ``client`` is something else.
+    ValueError
+        If it is not connected to a scheduler.
     """
 
     def __init__(self, client: Any) -> None:
         client_type, self._as_completed = _distributed()
         if not isinstance(client, client_type):
             raise TypeError(f"client must be a dask.distributed.Client, got {type(client).__name__}")
+        _check_connected(client)
         self._client, self._image = client, uuid4().hex
 
     def __enter__(self) -> Workers:
@@ -70,7 +77,15 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._client.run(_forget, self._image, on_error="ignore")
+        # without a scheduler there are no workers either, and the error that tells so must come through
+        if self._client.status == "running":
+            self._client.run(_forget, self._image, on_error="ignore")
+
+    def precision(self, device: str) -> str:
+        """Precision in which the workers compute on their ``device``; all of them where they differ."""
+        self._threads()
+        found = self._client.run(_precision, device, settings.precision)
+        return ", ".join(sorted(set(found.values())))
 
     def rows(self, job: Job, fields: Sequence[Field], shapes: Units) -> Generator[tuple[int, Rows, int]]:
         """Rows of every field as workers finish them: its position, the rows, and the chunks decoded so far.
@@ -113,44 +128,82 @@ class Workers:
     ) -> Generator[tuple[range, Any]]:
         """Positions and ``function(what, image, *parts_of(positions))`` as workers finish, for all of ``n`` positions.
 
-        Workers that join meanwhile are given work too; that of one that is lost goes to another.
+        Workers that join meanwhile are given work too; that of one that is lost goes to another. With it may be lost
+        what was sent, for which Dask keeps no recipe; then it is sent once more.
         """
-        self._client.wait_for_workers(1)
-        stretches, given = Stretches(n, list(self._client.nthreads())), {}
-        what = self._client.scatter(what, broadcast=True, hash=False)
+        lost = _lost()
+        sent = self._send(what)
+        stretches, given = Stretches(n, list(self._threads())), {}
+        attempts: Counter[range] = Counter()
         under_way = self._as_completed()
+
+        def submit(worker: str, positions: range) -> None:
+            # another one where this one is lost
+            future = self._client.submit(
+                function, sent, self._image, *parts_of(positions), pure=False, workers=[worker],
+                allow_other_workers=True,
+            )  # fmt: skip
+            attempts[positions] += 1
+            given[future.key] = worker, positions, sent
+            under_way.add(future)
 
         def give(worker: str) -> bool:
             positions = stretches.take(worker)
-            if not positions:
-                return False
-            # another one where this one is lost
-            future = self._client.submit(
-                function, what, self._image, *parts_of(positions), pure=False, workers=[worker],
-                allow_other_workers=True,
-            )  # fmt: skip
-            given[future.key] = worker, positions
-            under_way.add(future)
-            return True
+            if positions:
+                submit(worker, positions)
+            return bool(positions)
 
         def give_all() -> None:
-            for worker, n_threads in self._client.nthreads().items():
-                busy = sum(other == worker for other, _ in given.values())
+            for worker, n_threads in self._threads().items():
+                busy = sum(other == worker for other, *_ in given.values())
                 while busy < _UNDER_WAY * n_threads and give(worker):
                     busy += 1
 
         give_all()
         looked = time.monotonic()
         for future in under_way:
-            worker, positions = given.pop(future.key)
-            # before the result is fetched, so that no worker waits meanwhile
-            give(worker)
-            if time.monotonic() - looked > _LOOK_SECONDS:
-                give_all()
-                looked = time.monotonic()
-            result = future.result()
+            worker, positions, used = given.pop(future.key)
+            # before the result is fetched, so that no worker waits meanwhile; unless what was sent may be lost
+            if future.status == "finished":
+                give(worker)
+                if time.monotonic() - looked > _LOOK_SECONDS:
+                    give_all()
+                    looked = time.monotonic()
+            try:
+                result = future.result()
+            except lost as error:
+                if attempts[positions] == _ATTEMPTS:
+                    raise _given_up(error) from error
+                # many tasks are lost at once, and the first of them has it sent for all
+                if used is sent:
+                    sent = self._send(what)
+                submit(worker, positions)
+                continue
             future.release()
             yield positions, result
+
+    def _threads(self) -> dict[str, int]:
+        """Threads of every worker, waiting for the first: those that were there may just have been lost."""
+        while not (threads := self._client.nthreads()):
+            self._client.wait_for_workers(1)
+        return dict(threads)
+
+    def _send(self, what: Any) -> Any:
+        """Send data to a worker, waiting for the first, from which others fetch it; once more where it is lost meanwhile.
+
+        Not to all of them at once (``broadcast``): if one is lost then, Dask goes on trying to reach it for ever.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            _check_connected(self._client)
+            try:
+                self._client.wait_for_workers(1)
+                return self._client.scatter(what, hash=False)
+            # a connection was closed, or there was no worker any more; KeyError is Dask's for one it has just removed
+            except (OSError, KeyError) as error:
+                if attempt == _ATTEMPTS:
+                    raise _given_up(error) from error
+            # until it is known who is gone, the scheduler perhaps
+            time.sleep(_LOOK_SECONDS)
 
 
 class Stretches:
@@ -195,6 +248,34 @@ def _distributed() -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("client= needs the package 'distributed'; pip install distributed") from error
     return Client, as_completed
+
+
+def _check_connected(client: Any) -> None:
+    if client.status != "running":
+        raise ValueError(
+            f"client= is {client.status}, expected one with a scheduler at work; make a new dask.distributed.Client, "
+            "and keep it and its cluster open until the call returns"
+        )
+
+
+def _lost() -> tuple[type[BaseException], ...]:
+    """What is raised where a worker is lost."""
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm.core import CommClosedError
+
+    return CancelledError, KilledWorker, CommClosedError
+
+
+def _given_up(error: BaseException) -> RuntimeError:
+    return RuntimeError(
+        f"workers of client= were lost {_ATTEMPTS} times in a row under the same fields ({error}); look into their "
+        "logs (too little memory is the usual cause), and pass resume= to keep the fields that are finished"
+    )
+
+
+def _precision(device: str, precision: str) -> str:
+    """Precision of a worker's device."""
+    return str(autocast_dtype(resolve_device(device), precision))
 
 
 def _work(job: Job, image: str, fields: Sequence[Field], shapes: Sequence[UnitShapes]) -> tuple[list[Rows], int]:

@@ -369,7 +369,6 @@ def _identity(inputs: ImageInput, model: Model, options: Options) -> dict[str, A
     """Hashes of model, image and outlines, and what else decides the outputs."""
     import shapely
 
-    from pastpy._settings import settings
     from pastpy.engine import array_fingerprint, image_fingerprint, model_fingerprint
     from pastpy.engine.device import autocast_dtype, resolve_device
 
@@ -383,7 +382,11 @@ def _identity(inputs: ImageInput, model: Model, options: Options) -> dict[str, A
         "outlines": array_fingerprint(
             outlines.centroids, outlines.extent, shapely.area(outlines.geometry), shapely.length(outlines.geometry)
         ),
-        # of this machine: a run that goes on after a night may do so on another; a cluster's workers have their own
-        "precision": settings.precision if options.workers else str(autocast_dtype(resolve_device(options.device))),
+        # of the machines that compute: a run that goes on after a night may do so on others
+        "precision": (
+            options.workers.precision(options.device)
+            if options.workers
+            else str(autocast_dtype(resolve_device(options.device)))
+        ),
         "pastpy version": version("pastpy"),
     }

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pastpy import _keys
 from pastpy._settings import show_progress
 from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from spatialdata import SpatialData
 
-__all__ = ["Outcome", "apply", "one_line", "report", "store_names", "work_through"]
+__all__ = [
+    "Outcome",
+    "apply",
+    "one_line",
+    "own_name",
+    "refuse_repeated",
+    "refuse_store",
+    "report",
+    "result_of",
+    "set_source",
+    "store_names",
+    "work_through",
+]
+
+#: ``sdata.attrs["past"]["source"]``: path of the slide from which the command line made a result.
+_SOURCE = "source"
+#: Digits that tell slides apart whose files are named alike.
+_DIGITS = 8
 
 Item = TypeVar("Item")
 
@@ -30,30 +52,47 @@ class Outcome:
         Name of the slide.
     seconds
         Duration.
+    n_obs
+        Rows of its table with the results; 0 if it failed.
     table
-        Its table with the results, ``None`` if it failed.
+        That table, where it was to be kept and there is one.
     error
         Why it failed.
     """
 
     name: str
     seconds: float
+    n_obs: int = 0
     table: AnnData | None = None
     error: Exception | None = None
 
 
-def work_through(items: Mapping[str, Item], work: Callable[[Item], AnnData]) -> list[Outcome]:
+def work_through(
+    items: Mapping[str, Item], work: Callable[[Item], AnnData], *, keep_tables: bool = False
+) -> list[Outcome]:
     """Do the work for every slide; whatever an exception says of one is kept, and the next one is begun."""
-    outcomes = []
-    for name, item in items.items():
-        start, table, failed = time.perf_counter(), None, None
-        try:
-            table = work(item)
-        # a slide may be broken in any way, and the others must not pay for it
-        except Exception as error:  # noqa: BLE001
-            failed = error
-        outcomes.append(Outcome(name, time.perf_counter() - start, table, failed))
-    return outcomes
+    return [_outcome(name, item, work, keep_tables) for name, item in items.items()]
+
+
+def _outcome(name: str, item: Item, work: Callable[[Item], AnnData], keep_table: bool) -> Outcome:
+    start = time.perf_counter()
+    try:
+        table = work(item)
+    # a slide may be broken in any way, and the others must not pay for it
+    except Exception as error:  # noqa: BLE001
+        _clear_frames(error)
+        return Outcome(name, time.perf_counter() - start, error=error)
+    return Outcome(name, time.perf_counter() - start, table.n_obs, table if keep_table else None)
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Free what the frames of an error hold, the slide among it; where it arose can still be read."""
+    chain: list[BaseException] = []
+    behind: BaseException | None = error
+    while behind is not None and behind not in chain:
+        clear_frames(behind.__traceback__)
+        chain.append(behind)
+        behind = behind.__context__ or behind.__cause__
 
 
 def one_line(error: BaseException) -> str:
@@ -74,7 +113,7 @@ def report(outcomes: Sequence[Outcome]) -> str:
     width = max((len(o.name) for o in outcomes), default=0)
     lines = []
     for o in outcomes:
-        done = f"{o.table.n_obs} rows in {o.seconds:.0f} s" if o.table is not None else ""
+        done = f"{o.n_obs} rows in {o.seconds:.0f} s"
         lines.append(
             f"{o.name:{width}}  "
             + (done if o.error is None else f"failed after {o.seconds:.0f} s: {one_line(o.error)}")
@@ -103,17 +142,22 @@ def apply(
 
     Raises
     ------
+    FileExistsError
+        If ``resume`` of a list is itself a store.
     Exception
         That of the object, or of the first of a list of which none could be done.
     """
     if not isinstance(data, list | tuple):
         table = _apply_one(data, work, copy=copy, resume=resume)
         return table if copy else None
+    if resume is not None:
+        refuse_store(Path(resume), "resume")
     items = _named(data)
     stores = dict.fromkeys(items) if resume is None else {n: Path(resume) / s for n, s in store_names(items).items()}
     outcomes = work_through(
         {name: (item, stores[name]) for name, item in items.items()},
         lambda pair: _apply_one(pair[0], work, copy=copy, resume=pair[1]),
+        keep_tables=copy,
     )
     failed = [o for o in outcomes if o.error is not None]
     if failed and len(failed) == len(outcomes):
@@ -130,26 +174,72 @@ def apply(
 
 def _named(items: Sequence[Any]) -> dict[str, Any]:
     """Slides by a name each: the path, or the position; twice the same path is refused."""
-    named: dict[str, Any] = {}
-    for i, item in enumerate(items):
-        name = str(item) if isinstance(item, str | Path) else f"object {i}"
-        if name in named:
-            raise ValueError(f"{name!r} stands more than once in the list")
-        named[name] = item
-    return named
+    names = [str(item) if isinstance(item, str | Path) else f"object {i}" for i, item in enumerate(items)]
+    refuse_repeated(names)
+    return dict(zip(names, items, strict=True))
+
+
+def refuse_repeated(paths: Iterable[str | Path]) -> None:
+    """Raise ``ValueError`` where a path stands more than once in a list, however it is written."""
+    named = Counter(os.path.abspath(path) for path in paths)
+    repeated = next((path for path, n in named.items() if n > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated!r} stands more than once in the list")
+
+
+def refuse_store(folder: Path, argument: str) -> None:
+    """Raise ``FileExistsError`` where what is to be a folder of stores is a store."""
+    if any((folder / name).is_file() for name in ("zarr.json", ".zgroup")):
+        raise FileExistsError(
+            f"{argument}={str(folder)!r} is a zarr store, and a store for each slide would be written inside it; "
+            "choose another folder"
+        )
 
 
 def store_names(names: Iterable[str]) -> dict[str, str]:
-    """A store's name for each slide: that of the file, with a number where several files are named alike.
+    """A store's name for each slide: that of the file, or :func:`own_name` where several files are named alike.
 
     Examples
     --------
-    >>> store_names(["a/1.svs", "b/1.svs", "b/2.svs"])
-    {'a/1.svs': '1-0.zarr', 'b/1.svs': '1-1.zarr', 'b/2.svs': '2.zarr'}
+    >>> store_names(["a/1.svs", "b/2.svs"])
+    {'a/1.svs': '1.zarr', 'b/2.svs': '2.zarr'}
+    >>> [name[:2] for name in store_names(["a/1.svs", "b/1.svs"]).values()]
+    ['1-', '1-']
     """
-    stems = {name: Path(name).stem for name in names}
-    alike = Counter(stems.values())
-    return {n: f"{stem}.zarr" if alike[stem] == 1 else f"{stem}-{i}.zarr" for i, (n, stem) in enumerate(stems.items())}
+    own = {name: own_name(name) for name in names}
+    plain = {name: f"{Path(name).stem}.zarr" for name in own}
+    # some disks do not tell case
+    taken = Counter(store.casefold() for store in [*plain.values(), *own.values()])
+    return {name: store if taken[store.casefold()] == 1 else own[name] for name, store in plain.items()}
+
+
+def own_name(path: str | Path) -> str:
+    """A store's name that no other slide has, whatever else is in a list: the file's, with a digest of its path."""
+    digest = sha256(os.fsencode(os.path.abspath(path))).hexdigest()
+    return f"{Path(path).stem}-{digest[:_DIGITS]}.zarr"
+
+
+def set_source(sdata: SpatialData, path: Path) -> None:
+    """Note the slide from which a result is made; :func:`result_of` finds it by that."""
+    from pastpy._elements import past_attrs
+
+    sdata.attrs[_keys.PAST] = {**past_attrs(sdata), _SOURCE: os.path.abspath(path)}
+
+
+def result_of(path: Path, folder: Path) -> Path | None:
+    """The result in a folder that was made from this very slide; one of another may have the name of its file."""
+    stores = (folder / f"{path.stem}.zarr", folder / own_name(path))
+    return next((store for store in stores if _source_of(store) == os.path.abspath(path)), None)
+
+
+def _source_of(store: Path) -> str | None:
+    from pastpy.io._slide_zarr import zarr_attributes
+
+    try:
+        return zarr_attributes(store).get(_keys.PAST, {}).get(_SOURCE)
+    # nothing there, or nothing that could be a result
+    except ValueError:
+        return None
 
 
 def _apply_one(item: Any, work: Callable[..., AnnData], *, copy: bool, resume: str | Path | None) -> AnnData:
