@@ -16,6 +16,8 @@ MPP = "mpp"
 OBJECTIVE_POWER = "objective_power"
 #: ``sdata.attrs["past"]["added"]``: names of elements that pastpy wrote.
 ADDED = "added"
+#: ``sdata.attrs["past"]["source"]``: path of the slide from which the command line made a result.
+SOURCE = "source"
 
 #: Default name of the H&E image that the readers write.
 IMAGE = "he"

@@ -93,7 +93,7 @@ class Workers:
         Parameters
         ----------
         job
-            What to do; sent to every worker once.
+            What to do; every worker fetches it once.
         fields
             What to do it with.
         shapes
@@ -116,7 +116,7 @@ class Workers:
         Parameters
         ----------
         reader
-            The image; sent to every worker once.
+            The image; every worker fetches it once.
         fields
             What to read; several share chunks of the image.
         """
@@ -189,7 +189,7 @@ class Workers:
         return dict(threads)
 
     def _send(self, what: Any) -> Any:
-        """Send data to a worker, waiting for the first, from which others fetch it; once more where it is lost meanwhile.
+        """Send data to a worker, waiting for the first; others fetch it there. Once more where that one is lost.
 
         Not to all of them at once (``broadcast``): if one is lost then, Dask goes on trying to reach it for ever.
         """

@@ -34,8 +34,6 @@ __all__ = [
     "work_through",
 ]
 
-#: ``sdata.attrs["past"]["source"]``: path of the slide from which the command line made a result.
-_SOURCE = "source"
 #: Digits that tell slides apart whose files are named alike.
 _DIGITS = 8
 
@@ -223,7 +221,7 @@ def set_source(sdata: SpatialData, path: Path) -> None:
     """Note the slide from which a result is made; :func:`result_of` finds it by that."""
     from pastpy._elements import past_attrs
 
-    sdata.attrs[_keys.PAST] = {**past_attrs(sdata), _SOURCE: os.path.abspath(path)}
+    sdata.attrs[_keys.PAST] = {**past_attrs(sdata), _keys.SOURCE: os.path.abspath(path)}
 
 
 def result_of(path: Path, folder: Path) -> Path | None:
@@ -236,7 +234,7 @@ def _source_of(store: Path) -> str | None:
     from pastpy.io._slide_zarr import zarr_attributes
 
     try:
-        return zarr_attributes(store).get(_keys.PAST, {}).get(_SOURCE)
+        return zarr_attributes(store).get(_keys.PAST, {}).get(_keys.SOURCE)
     # nothing there, or nothing that could be a result
     except ValueError:
         return None
