@@ -111,7 +111,8 @@ class Slide:
 
 def alive_at_each(work) -> list[int]:
     """How many slides of those before are in memory when the next one begins."""
-    slides, alive = [], []
+    slides: list = []
+    alive: list[int] = []
 
     def counted(item):
         gc.collect()
