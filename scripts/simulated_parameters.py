@@ -81,7 +81,7 @@ def main() -> None:
             found[name] = {"kind": kind, "seed": seed, "parameters": asdict(parameters), **measure(seed, parameters)}
             print(name, found[name]["past-mini"]["mean"] / found[name]["attainable"]["mean"], flush=True)
         RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    fill(DOCS / "evaluation.md", {"simulated_parameters": rows})
+        fill(DOCS / "evaluation.md", {"simulated_parameters": rows})
 
 
 if __name__ == "__main__":
