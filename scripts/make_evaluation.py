@@ -23,7 +23,8 @@ def methods(result: Mapping[str, Any]) -> str:
     if len(result["folds"]) > 6 or "cohort" in result:  # many sections: only what is over them
         table = table[["mean", "lower", "upper", "best_50", "spatial", "n_scored"]]
     table["n_scored"] = [f"{n:.0f}" for n in table["n_scored"]]
-    shares = pd.DataFrame(result["scores"]["pearson"]).T["share_predicted"].astype(float)
+    # results of before this was told have no such column
+    shares = pd.DataFrame(result["scores"]["pearson"]).T.get("share_predicted", pd.Series(dtype=float)).astype(float)
     table = table.drop(columns="share_predicted", errors="ignore")
     if (shares < 1).any():  # what a method leaves out is scored as the training mean
         table["predicted"] = shares.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
