@@ -21,7 +21,7 @@ from pastpy.bench._folds import (
 )
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._ceiling import noise_ceiling
-from pastpy.metrics._columns import CONSTANT_PREDICTED
+from pastpy.metrics._columns import CONSTANT_PREDICTED, silence_as_zero
 from pastpy.metrics._expression import expression
 from pastpy.metrics._gene_sets import log_normalised, spatially_variable, variable_genes
 
@@ -441,9 +441,10 @@ def _best(scores: Series, n: int, value: str) -> Series:
 
 def silence_scored(scores: DataFrame, value: str) -> DataFrame:
     """Scores with a correlation of 0 where only the method is to blame that there is none."""
-    if value not in ("pearson", "spearman") or not scores[value].notna().any():
+    if value not in ("pearson", "spearman"):
         return scores
-    return scores.assign(**{value: scores[value].mask(scores["reason"] == CONSTANT_PREDICTED, 0.0)})
+    blamed = (scores["reason"] == CONSTANT_PREDICTED).to_numpy()
+    return scores.assign(**{value: silence_as_zero(scores[value].to_numpy(dtype=float), blamed)})
 
 
 def _statement(within_patient: bool) -> str:

@@ -120,7 +120,7 @@ def silence_as_zero(correlation: np.ndarray, measured_varies: np.ndarray) -> np.
     correlation
         float (k,); NaN where there is none.
     measured_varies
-        bool (k,), as :func:`varies` tells of the measurement.
+        bool (k,): the measurement allows a correlation, as :func:`varies` tells or a reason that blames the prediction.
     """
     if not np.isfinite(correlation).any():
         return correlation
