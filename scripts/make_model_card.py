@@ -25,7 +25,7 @@ def main() -> None:
 
 | | |
 |---|---|
-| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; a network of two hidden layers over all of them; expression encoder; decoder whose 48 programs attend to all tokens, negative binomial |
+| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, area and elongation of its outline, tokens in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; a network of two hidden layers over all of them; expression encoder; decoder whose 48 programs attend to all tokens, negative binomial |
 | image | H&E, read at 0.5 and 2 µm/px |
 | vocabulary | {len(genes):,} gene symbols |
 | trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |
@@ -76,6 +76,8 @@ does not say that predictions are right.
   simulated cells show, and has not been checked against real single cells.
 - A cell is taken relative to the slide it is on: embed whole slides, then subset. Cells of one kind alone (of one nest, say)
   are taken relative to each other. Where a table holds fewer than some hundred cells, the training slides stand in.
+- Outlines count: of nuclei that another tool has drawn, area and elongation are taken relative to the slide. Circles and points have
+  none, and predictions do without. Outlines are no part of `X_past`.
 - Genes of the Xenium panel that the spots hardly ever count are learnt from simulated donors alone: they vary as there, at a
   level near nothing, and are not trusted.
 - The interval of `uncertainty=True` holds counting noise, overdispersion and what subnetworks disagree on, not the error on

@@ -167,3 +167,53 @@ def test_a_polygon_is_flattened_alike_beside_one_with_a_hole_or_in_parts():
         np.testing.assert_array_equal(one, other)
     rings = [len(holed.exterior.coords) + len(holed.interiors[0].coords) - 2, 8]
     assert np.diff(among.edge_start)[[1, 3]].tolist() == rings
+
+
+OUTLINE = Region("outline", "outline")
+
+
+def outline_of(*geometries, mpp: float = 0.5) -> np.ndarray:
+    """Area in µm² and elongation of outlines."""
+    shapes = units(*geometries)
+    pooled = pool_tokens(
+        np.zeros((3, 4, 4), np.float32), shapes, [OUTLINE], stride=8, token_centre=4.0, target_mpp=mpp,
+        inside=(0, 0, 32, 32),
+    )  # fmt: skip
+    assert (pooled[:, 0, 2] == 0).all(), "further channels hold nothing"
+    return np.exp(pooled[:, 0, :2])
+
+
+@given(
+    st.floats(2, 40), st.floats(1, 8), st.floats(0, 180), st.floats(-1e5, 1e5), st.floats(-1e5, 1e5),
+    st.sampled_from([0.25, 0.5, 2.0]), st.booleans(),
+)  # fmt: skip
+def test_outlines_tell_area_and_elongation(width, ratio, angle, x, y, mpp, reverse):
+    box = shapely.affinity.rotate(shapely.box(x, y, x + width * ratio, y + width), angle)
+    box = shapely.reverse(box) if reverse else box
+    np.testing.assert_allclose(outline_of(box, mpp=mpp), [[width**2 * ratio * mpp**2, ratio]], rtol=1e-4)
+
+
+def test_outlines_of_ellipses_and_of_polygons_with_holes_and_parts():
+    ellipse = shapely.affinity.scale(shapely.Point(50, 50).buffer(8, quad_segs=64), 2.0, 1.0)
+    hole = shapely.Polygon(shapely.box(0, 0, 40, 40).exterior, [shapely.box(10, 10, 30, 30).exterior])
+    same_way = shapely.Polygon(hole.exterior, [hole.interiors[0].reverse()])
+    parts = shapely.MultiPolygon([shapely.box(0, 0, 10, 10), shapely.box(20, 0, 30, 10)])
+    found = outline_of(ellipse, hole, same_way, parts, mpp=1.0)
+    np.testing.assert_allclose(found[0], [np.pi * 128, 2.0], rtol=2e-3)
+    np.testing.assert_allclose(found[1:3], [[1200, 1.0]] * 2, rtol=1e-5)
+    # two squares of side 10 whose middles are 20 apart: variances 100 / 12 + 100 and 100 / 12
+    np.testing.assert_allclose(found[3], [200, np.sqrt((100 / 12 + 100) / (100 / 12))], rtol=1e-5)
+
+
+def test_circles_and_polygons_without_area_have_no_outline():
+    tokens = np.ones((2, 8, 8), np.float32)
+    circle = units(shapely.Point(20, 20), radius=5.0)
+    flat = units(shapely.Polygon([(10, 10), (20, 10), (15, 10)]))
+    for shapes in (circle, flat):
+        pooled = pool(tokens, shapes, [SHAPE, OUTLINE])
+        assert np.isfinite(pooled[0, 0]).all() and np.isnan(pooled[0, 1]).all()
+
+
+def test_an_outline_needs_two_channels():
+    with pytest.raises(ValueError, match="two channels"):
+        pool(np.ones((1, 8, 8), np.float32), units(shapely.box(8, 8, 24, 16)), [OUTLINE])

@@ -148,3 +148,11 @@ def test_selections_off_every_image_are_refused(xenium_like, tmp_path, shift):
         path = write(tmp_path / "s.csv", f"Selection,X,Y\n{away}{other}")
         past.io.read_xenium_explorer(xenium_like, path, key_added=f"s{i}")
         assert len(xenium_like.shapes[f"s{i}"]) == 2
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_selections_that_a_spreadsheet_saved(xenium_like, tmp_path, separator):
+    text = "#Selection name: A\nX,Y\n10,10\n20,10\n20,20\n".replace(",", separator)
+    (tmp_path / "s.csv").write_text(text)
+    past.io.read_xenium_explorer(xenium_like, tmp_path / "s.csv")
+    assert xenium_like.shapes["selections"].index.tolist() == ["A"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pastpy as past
+from pastpy.engine import Region
 from pastpy.models import PAST, ModelCard, PASTConfig, context_grid, export_onnx
 
 
@@ -21,7 +22,7 @@ def embeddings_of(path, pixels: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("which", ["past-mini", "two passes", "transformer"])
+@pytest.mark.parametrize("which", ["past-mini", "two passes", "outlines", "transformer"])
 def test_exported_embeddings_are_the_models(which, tmp_path):
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
     if which == "past-mini":
@@ -29,9 +30,15 @@ def test_exported_embeddings_are_the_models(which, tmp_path):
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in model.image_stats)
         image = torch.from_numpy(past.datasets.breast_st()["he"].data.compute()).float() / 255
         pixels = torch.stack([(image[:, y : y + 160, 600:760] - mean) / std for y in (0, 200, 400)])
-    elif which == "two passes":
+    elif which in ("two passes", "outlines"):
         torch.manual_seed(0)
-        config = PASTConfig(name="two", dim=16, embedding_dim=8, coarse_mpp=2.0, coarse_radii_um=(25.0,))
+        regions = PASTConfig(name="x").regions
+        if which == "outlines":
+            regions = (regions[0], Region("outline", "outline"), *regions[1:])
+        config = PASTConfig(
+            name="two", dim=16, embedding_dim=8, regions=regions, summary_tokens=2, coarse_mpp=2.0,
+            coarse_radii_um=(25.0,),
+        )  # fmt: skip
         model = PAST(config, ModelCard(pd.DataFrame({"gene": ["A"]}), {})).eval()
         pixels = torch.randn(3, 3, 160, 160)
     else:

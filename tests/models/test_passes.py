@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pastpy.engine import Region
 from pastpy.models import PAST, DenseEncoder, ModelCard, PASTConfig, WindowEncoder
 
 COARSE = {"coarse_mpp": 2.0, "coarse_radii_um": (25.0, 50.0, 100.0)}
@@ -124,3 +125,40 @@ def test_both_passes_survive_saving(tmp_path):
     pixels = torch.rand(1, 3, 480, 480)
     with torch.inference_mode():
         assert torch.equal(loaded.embed_image(pixels), model.embed_image(pixels))
+
+
+OUTLINED = (Region("nucleus", "shape"), Region("outline", "outline"), Region("context", "disc", 30.0))
+
+
+def test_a_cell_without_outline_keeps_its_other_tokens_and_its_embedding():
+    model = make(regions=OUTLINED, summary_tokens=2, slide_norm=True)
+    assert model.image_regions == [0, 2]
+    pooled = torch.randn(6, 3, model.image_encoder.channels)
+    unknown = pooled.clone()
+    unknown[2:, 1] = float("nan")
+    with torch.no_grad():
+        told, untold = model.image_tokens(pooled), model.image_tokens(unknown)
+        share = model.predict_expression(untold)
+    assert untold[2:, 1].isnan().all() and untold[:, [0, 2, 3, 4]].isfinite().all()
+    torch.testing.assert_close(untold[:, [0, 2]], told[:, [0, 2]])
+    assert share.isfinite().all()
+    # the summary takes a missing outline as a usual one
+    usual = pooled.clone()
+    usual[2:, 1] = model.feature_mean[1]
+    with torch.no_grad():
+        torch.testing.assert_close(untold[:, 3:], model.image_tokens(usual)[:, 3:])
+
+
+def test_crops_show_no_outline_and_keep_gradients():
+    model = make(regions=OUTLINED, backbone_training="full")
+    pixels = torch.randn(2, 3, 160, 160)
+    pooled = model.pool_crops(pixels)
+    assert pooled[:, 1].isnan().all() and pooled[:, [0, 2]].isfinite().all()
+    model.embed_image(pixels).sum().backward()
+    grads = [p.grad for p in model.image_encoder.parameters() if p.grad is not None]
+    assert grads and all(g.isfinite().all() for g in grads)
+
+
+def test_regions_need_one_of_the_image():
+    with pytest.raises(ValueError, match="at least one of the image"):
+        PASTConfig(name="x", regions=(Region("outline", "outline"),))

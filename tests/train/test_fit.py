@@ -14,6 +14,7 @@ from PIL import Image
 import pastpy as past
 from pastpy.train import TrainConfig
 from pastpy.train.data import read_section
+from pastpy.train.loop import on_one_level
 
 GENES = [f"GENE{i}" for i in range(12)]
 
@@ -98,7 +99,7 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
     short = replace(config, model=entries, epochs=2, views=1, single_cells=False)
     with past.settings.context(cache_dir=tmp_path / "cache"):
         model = past.train.fit(short, tmp_path / "two", data=folder, progress=False)
-    assert model.feature_std.shape[0] == 8 and (model.feature_std > 1e-3).any(dim=1).all()
+    assert model.feature_std.shape[0] == 9 and (model.feature_std > 1e-3).any(dim=1).all()
     assert model.decoder.readout.abs().max() > 0
     assert past.models.load(tmp_path / "two").config.rank == 3
 
@@ -138,3 +139,14 @@ def test_configurations_are_checked(tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         TrainConfig.from_json(path)
+
+
+def test_sections_are_put_on_one_level():
+    rng = np.random.default_rng(0)
+    sections = [rng.normal(level, 1.0, (n, 3)) for level, n in ((1.0, 40), (3.0, 10))]
+    moved = on_one_level(sections)
+    whole = np.concatenate(sections).mean(axis=0)
+    for before, after in zip(sections, moved, strict=True):
+        np.testing.assert_allclose(after.mean(axis=0), whole)
+        np.testing.assert_allclose(after - after[0], before - before[0])
+    np.testing.assert_array_equal(on_one_level(sections[:1])[0], sections[0])

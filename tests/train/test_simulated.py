@@ -11,7 +11,7 @@ import torch
 import pastpy as past
 from pastpy.datasets import TissueParameters
 from pastpy.train import TrainConfig, simulated
-from pastpy.train.loop import SimulatedDraws, _untrained
+from pastpy.train.loop import OutlineDropout, SimulatedDraws, _untrained
 from pastpy.train.objective import Objective
 
 
@@ -33,17 +33,24 @@ def cells(config, tmp_path_factory):
     patch.undo()
 
 
-def test_cells_of_all_donors_are_there_with_their_profiles(cells):
+def draws(config: TrainConfig, model, cells, n: int | None = None) -> SimulatedDraws:
+    return SimulatedDraws(model, cells, n or config.batch_simulated, OutlineDropout(model, config.outline_dropout))
+
+
+def test_cells_of_all_donors_are_there_with_what_is_to_be_expected_of_them(cells):
     assert np.unique(cells.donor).tolist() == [0, 1, 2, 3] and (np.diff(cells.donor) >= 0).all()
-    assert len(cells.genes) == 40 and cells.log_counts.shape == (len(cells.donor), 40)
-    total = np.expm1(cells.log_counts.astype(float)).sum(axis=1)
-    np.testing.assert_allclose(total, 1e4, rtol=5e-3)
+    assert len(cells.genes) == 40 and cells.expected.shape == (len(cells.donor), 40)
+    rng = np.random.default_rng([simulated.FIRST_SEED, 0])
+    n = 2 * int(np.exp(rng.uniform(*np.log((60, 80)))))
+    truth = past.datasets.simulate_tissue(n, 40, 2, simulated.FIRST_SEED).tables["cells_true"]
+    first = cells.expected[: truth.n_obs].astype(float)
+    np.testing.assert_allclose(first, truth.layers["bayes_log1p"], rtol=1e-3)
     assert np.isfinite(cells.pooled).all() and cells.pooled.shape[1:] == (3, 40)
 
 
 def test_a_cohort_that_was_made_is_not_made_again(cells, config, monkeypatch, tmp_path):
     made = []
-    arrays = {"pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor % 2, "cohort": cells.cohort}
+    arrays = {"pooled": cells.pooled, "expected": cells.expected, "donor": cells.donor % 2, "cohort": cells.cohort}
 
     def once(number, n_donors, model):
         made.append(number)
@@ -76,20 +83,20 @@ def test_seeds_are_not_those_of_protocols_and_tests():
 
 def test_steps_hold_as_many_cells_of_each_donor(cells, config):
     model = _untrained(config, ["GENE", *cells.genes[:30]])
-    batch = SimulatedDraws(model, cells, config.batch_simulated).draw(np.random.default_rng(0))
+    batch = draws(config, model, cells).draw(np.random.default_rng(0))
     assert torch.bincount(batch.donor).tolist() == [16] * 4
     assert batch.genes.tolist() == list(range(1, 31)), "genes that the model does not know are left out"
-    assert batch.log_counts.shape == (64, 30)
+    assert batch.expected.shape == (64, 30)
 
 
 def test_loss_is_one_less_the_correlation_within_donors(cells, config):
     model = _untrained(config, cells.genes)
     torch.nn.init.normal_(model.decoder.readout)
-    batch = SimulatedDraws(model, cells, 256).draw(np.random.default_rng(0))
+    batch = draws(config, model, cells, 256).draw(np.random.default_rng(0))
     found = Objective(model, config, torch.tensor([0]))._simulated(batch).item()
     with torch.no_grad():
         share = model.log_profile(model.image_tokens(batch.pooled)).exp()
-    predicted, measured = torch.log1p(1e4 * share).numpy(), batch.log_counts.numpy()
+    predicted, measured = torch.log1p(1e4 * share).numpy(), batch.expected.numpy()
     donor = batch.donor.numpy()
     for values in (predicted, measured):
         for d in np.unique(donor):
@@ -98,3 +105,34 @@ def test_loss_is_one_less_the_correlation_within_donors(cells, config):
     r = np.zeros(len(seen))
     r[seen] = [np.corrcoef(predicted[:, g], measured[:, g])[0, 1] for g in np.flatnonzero(seen)]
     assert found == pytest.approx(1 - r.mean(), abs=1e-4)
+
+
+def test_outlines_of_whole_donors_are_hidden_now_and_then(cells, config):
+    regions = [{"name": "nucleus", "kind": "shape"}, {"name": "outline", "kind": "outline"}]
+    with_outlines = replace(config, model={**config.model, "regions": regions}, outline_dropout=0.5)
+    model = _untrained(with_outlines, cells.genes)
+    told = replace(cells, pooled=cells.pooled[:, :2])
+    rng, hidden = np.random.default_rng(0), []
+    for _ in range(30):
+        batch = draws(with_outlines, model, told).draw(rng)
+        missing = batch.pooled.isnan()
+        assert not missing[:, 0].any(), "what is seen of the image stays"
+        of_cell = missing[:, 1].all(dim=1)
+        assert torch.equal(of_cell, missing[:, 1].any(dim=1))
+        of_donor = torch.stack([of_cell[batch.donor == d] for d in range(4)])
+        assert torch.equal(of_donor.all(dim=1), of_donor.any(dim=1)), "of a donor all cells or none"
+        hidden += of_donor[:, 0].tolist()
+        loss = Objective(model, with_outlines, torch.tensor([0]))._simulated(batch)
+        assert loss.isfinite()
+    assert 0.35 < np.mean(hidden) < 0.65
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_model_without_outlines_draws_the_same_cells_whatever_the_dropout(cells, config):
+    model = _untrained(config, cells.genes)
+    drawn = [
+        draws(replace(config, outline_dropout=share), model, cells).draw(np.random.default_rng(0)).pooled
+        for share in (0.0, 0.9)
+    ]
+    torch.testing.assert_close(*drawn)

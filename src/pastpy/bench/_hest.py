@@ -108,6 +108,7 @@ def hest(
         within_patient=within_patient,
         folds=folds,
         table_key=table_key,
+        image_key=(elements or {}).get("image_key"),
         genes=genes,
         n_genes=n,
         n_spatial=n,

@@ -167,7 +167,7 @@ def predicted_log1p(
     import torch
 
     out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
-    seen = np.isfinite(pooled).all(axis=(1, 2))
+    seen = np.isfinite(pooled[:, model.image_regions]).all(axis=(1, 2))
     with torch.inference_mode():
         found = torch.from_numpy(pooled[seen])
         tokens = model.image_tokens(found, slide or model.slide_statistics(found))

@@ -31,16 +31,18 @@ class Region:
         Name of the region, e.g. ``"nucleus"``.
     kind
         ``"shape"``: the unit's own shape. ``"ring"``: a disc around the centroid without the shape. ``"disc"``: the
-        whole disc. A unit that covers the disc (a spot, say) is pooled over its shape instead.
+        whole disc. A unit that covers the disc (a spot, say) is pooled over its shape instead. ``"outline"``: no tokens
+        but the outline itself, natural logarithms of its area in µm² and of its elongation in the first two channels,
+        0 in the others; NaN for a circle or a point, which is not an outline that somebody drew.
     radius_um
-        Radius of the disc, µm; not used by ``"shape"``.
+        Radius of the disc, µm; not used by ``"shape"`` and ``"outline"``.
     offset_um
         Where the disc lies from the centroid, x and y, µm. Such a disc is never replaced by the shape, and may lie
         beyond the image.
     """
 
     name: str
-    kind: Literal["shape", "ring", "disc"]
+    kind: Literal["shape", "ring", "disc", "outline"]
     radius_um: float = 0.0
     offset_um: tuple[float, float] = (0.0, 0.0)
 
@@ -53,6 +55,11 @@ class Region:
     def at_unit(self) -> bool:
         """Whether the region lies at the unit itself."""
         return self.offset_um == (0.0, 0.0)
+
+    @property
+    def of_image(self) -> bool:
+        """Whether tokens of the image are averaged: else the region may be missing where the unit is seen."""
+        return self.kind != "outline"
 
 
 def pool_tokens(
@@ -97,6 +104,9 @@ def pool_tokens(
     out = np.full((len(shapes.radius), len(regions), channels), np.nan, dtype=np.float32)
     size = shapes.equivalent_radius
     for i, region in enumerate(regions):
+        if not region.of_image:
+            out[:, i] = _of_outlines(shapes, target_mpp, channels)
+            continue
         radius = region.radius_um / target_mpp
         by_shape = np.full(len(size), region.kind == "shape") | ((size >= radius) & region.at_unit)
         origin = (-region.offset_um[0] / target_mpp, -region.offset_um[1] / target_mpp)
@@ -107,6 +117,18 @@ def pool_tokens(
                     out[units, i] = _under_discs(means, by_place, grid, moved.centroids, disc)
                 else:
                     out[units, i] = _under_shapes(by_place, grid, moved, disc)
+    return out
+
+
+def _of_outlines(shapes: UnitShapes, target_mpp: float, channels: int) -> np.ndarray:
+    """Logarithms of area, µm², and elongation of every polygon, float32 (n, channels); NaN where there is none."""
+    if channels < 2:
+        raise ValueError(f"a region of kind 'outline' needs tokens of two channels or more, got {channels}")
+    area, elongation = shapes.area_and_elongation
+    out = np.zeros((len(area), channels), dtype=np.float32)
+    out[:, 0] = np.log(area * target_mpp**2)
+    out[:, 1] = np.log(elongation)
+    out[np.isnan(area)] = np.nan
     return out
 
 

@@ -91,6 +91,31 @@ class UnitShapes:
         area = np.abs(np.bincount(self.owner, weights=(x0 * y1 - x1 * y0) / 2, minlength=len(self.radius)))
         return np.where(np.isfinite(self.radius), self.radius, np.sqrt(area / np.pi))
 
+    @property
+    def area_and_elongation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Area in square pixels, and length over width of the ellipse with the same second moments, float64 (n,) each.
+
+        NaN for circles, and for polygons without an area. Integrals over the edges (Green's theorem).
+        """
+        n, owner = len(self.radius), self.owner
+        # about the centroid: far from it the moments would cancel
+        x0, y0, x1, y1 = (self.edges - np.tile(self.centroids[owner], 2)).T if len(self.edges) else np.zeros((4, 0))
+        cross = x0 * y1 - x1 * y0
+
+        def integral(values: np.ndarray) -> np.ndarray:
+            return np.bincount(owner, weights=cross * values, minlength=n)
+
+        with np.errstate(invalid="ignore", divide="ignore"):
+            area = integral(np.full(len(cross), 1 / 2))
+            x, y = integral((x0 + x1) / 6) / area, integral((y0 + y1) / 6) / area
+            xx = integral((x0 * x0 + x0 * x1 + x1 * x1) / 12) / area - x * x
+            yy = integral((y0 * y0 + y0 * y1 + y1 * y1) / 12) / area - y * y
+            xy = integral((2 * x0 * y0 + x0 * y1 + x1 * y0 + 2 * x1 * y1) / 24) / area - x * y
+            middle, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
+            elongation = np.sqrt((middle + half) / (middle - half))
+        known = np.isfinite(elongation)
+        return np.where(known, np.abs(area), np.nan), np.where(known, elongation, np.nan)
+
     def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
         """Some of the units, in coordinates relative to ``origin``."""
         counts = np.diff(self.edge_start)[units]
@@ -108,10 +133,14 @@ def _rings(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     import shapely
 
     one_part = shapely.get_type_id(polygons) == shapely.GeometryType.POLYGON
-    if (one_part & (shapely.get_num_interior_rings(polygons) == 0)).all():
+    one_ring = one_part & (shapely.get_num_interior_rings(polygons) == 0)
+    if one_ring.all():
         # as nuclei mostly are; an object for every ring takes longer than all else that is done with them
         return polygons, np.arange(len(polygons))
     parts, part_of = shapely.get_parts(polygons, return_index=True)
+    # holes turn against what they are cut from, and parts alike, so that signed areas add up
+    for i in np.flatnonzero(~one_ring[part_of]):
+        parts[i] = shapely.geometry.polygon.orient(parts[i])
     rings, ring_of = shapely.get_rings(parts, return_index=True)
     return rings, part_of[ring_of]
 

@@ -130,7 +130,7 @@ class TokenStep:
             pooled = self._pool_each(field, pixels, shapes, encode, size)
         else:
             pooled = self.pool(encode.tokens(pixels, self.encoder), shapes, field, size)
-        at_unit = [i for i, region in enumerate(self.regions) if region.at_unit]
+        at_unit = [i for i, region in enumerate(self.regions) if region.at_unit and region.of_image]
         usable = np.isfinite(pooled[:, at_unit]).all(axis=(1, 2))
         if shapes.before is not None:
             pooled = np.concatenate([pooled, shapes.before], axis=1)

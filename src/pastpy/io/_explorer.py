@@ -183,7 +183,10 @@ def _corners(path: Path) -> dict[str, np.ndarray]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a text file ({error})") from error
     notes = [line.lstrip('#"').strip() for line in lines if line.lstrip('"').startswith("#")]
-    rows = list(csv.DictReader(line for line in lines if line.strip() and not line.lstrip('"').startswith("#")))
+    table = [line for line in lines if line.strip() and not line.lstrip('"').startswith("#")]
+    # spreadsheets of many countries save a CSV with semicolons
+    separator = max(",;\t", key=table[0].count) if table else ","
+    rows = list(csv.DictReader(table, delimiter=separator))
     if not rows or not {"X", "Y"} <= set(rows[0]):
         got = list(rows[0]) if rows else "nothing"
         raise ValueError(

@@ -205,8 +205,10 @@ class PASTConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; use one of {list(get_args(choices))}")
         if not self.store_backbone and self.backbone_training == "full":
             raise ValueError("a backbone with backbone_training='full' must be stored; leave store_backbone=True")
-        if not any(region.at_unit for region in self.regions):
-            raise ValueError("regions must hold at least one that lies at the cell itself (offset_um=(0, 0))")
+        if not any(region.at_unit and region.of_image for region in self.regions):
+            raise ValueError(
+                "regions must hold at least one of the image that lies at the cell itself (offset_um=(0, 0))"
+            )
         for name, least in (("rank", 0), ("summary_tokens", 0), ("summary_width", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")

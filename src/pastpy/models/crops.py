@@ -33,13 +33,16 @@ def pool_crops(encoder: Any, pixels: torch.Tensor, passes: Sequence[ImagePass]) 
 
     Returns
     -------
-    float32 (n, regions of all passes, channels); NaN for a region outside the crop.
+    float32 (n, regions of all passes, channels); NaN for a region outside the crop, and for outlines.
     """
     pooled = []
     for each in passes:
         grids = encoder(pass_pixels(encoder, pixels, each)).float()
         weights = crop_weights(encoder, pixels.shape[-2:], grids.shape[-2:], each).to(grids.device)
-        pooled.append(weights @ grids.flatten(2).transpose(1, 2))
+        absent = weights[:, :1].isnan()
+        # filled afterwards, so that no gradient is NaN
+        found = weights.nan_to_num() @ grids.flatten(2).transpose(1, 2)
+        pooled.append(found.masked_fill(absent, float("nan")))
     return torch.cat(pooled, dim=1)
 
 
@@ -73,7 +76,7 @@ def crop_weights(encoder: Any, crop_px: Sequence[int], grid: Sequence[int], each
 
     Returns
     -------
-    float32 (regions, rows · columns); rows sum to one, or are NaN for a region outside the crop.
+    float32 (regions, rows · columns); rows sum to one, or are NaN for a region outside the crop, and for outlines.
     """
     import numpy as np
 

@@ -39,18 +39,24 @@ class ImagePath(nn.Module):
     def __init__(self, model: PAST, crop_px: int) -> None:
         super().__init__()
         self.model = model
+        known = torch.zeros(model.n_image_tokens, 1, device=model.device)
+        known[model.image_regions] = 1.0
+        known[sum(len(each.regions) for each in model.passes) :] = 1.0
+        #: 0 for the tokens of outlines, which a crop does not show, and 1 for others.
+        self.register_buffer("known", known)
         nothing = torch.zeros(1, 3, crop_px, crop_px, device=model.device)
         for each in model.passes:
             with torch.no_grad():
                 grid = model.image_encoder(pass_pixels(model.image_encoder, nothing, each)).shape[-2:]
             weights = crop_weights(model.image_encoder, (crop_px, crop_px), grid, each)
-            if not weights.isfinite().all():
+            from_image = torch.tensor([region.of_image for region in each.regions])
+            if not weights[from_image].isfinite().all():
                 widest, mpp = max(region.reach_um for region in each.regions), model.config.target_mpp
                 raise ValueError(
                     f"a crop of {crop_px} px ({crop_px * mpp:g} µm) does not hold every region; they reach "
                     f"{widest:g} µm from the cell, so use crop_px={-(-2 * widest // mpp):g} or more"
                 )
-            self.register_buffer(f"weights_{each.name}", weights.to(model.device))
+            self.register_buffer(f"weights_{each.name}", weights.nan_to_num().to(model.device))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed normalised pixels, float32 (n, 3, crop_px, crop_px), as (n, embedding_dim), L2-normalised."""
@@ -59,7 +65,9 @@ class ImagePath(nn.Module):
         for each in model.passes:
             grid = model.image_encoder(pass_pixels(model.image_encoder, pixels, each)).flatten(2).transpose(1, 2)
             pooled.append(self.get_buffer(f"weights_{each.name}") @ grid)
-        tokens = model.tokens_of(model.usual.standardise(torch.cat(pooled, dim=1)))
+        standardised = model.usual.standardise(torch.cat(pooled, dim=1))
+        known = self.get_buffer("known")
+        tokens = model.tokens_of(standardised * known[: standardised.shape[1]]) * known
         return F.normalize(model.image_projection(tokens.flatten(1)) - model.image_centre, dim=1)
 
 

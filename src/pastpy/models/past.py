@@ -171,6 +171,15 @@ class PAST(nn.Module):
         return image_passes(self.config, self.image_encoder)
 
     @property
+    def image_regions(self) -> list[int]:
+        """Positions of the regions, among those of all passes, that are pooled from the image: all but outlines.
+
+        A cell that lies on the image has all of these; its outline may be missing.
+        """
+        regions = [region for each in self.passes for region in each.regions]
+        return [i for i, region in enumerate(regions) if region.of_image]
+
+    @property
     def crop_px(self) -> int | None:
         """Side of a crop at ``config.target_mpp`` for all passes, where the backbone wants a certain one."""
         window = self.image_encoder.crop_px
@@ -184,8 +193,9 @@ class PAST(nn.Module):
     def image_tokens(self, pooled: torch.Tensor, slide: SlideStatistics | None = None) -> torch.Tensor:
         """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, n_image_tokens, dim).
 
-        One a region, then those of the summary. A region that holds no token of the image is NaN, before and after; the
-        other regions do not depend on it, and the summary takes it as a usual one.
+        One a region, then those of the summary. A region that is not known (it holds no token of the image, or the cell
+        has no outline) is NaN, before and after; the other regions do not depend on it, and the summary takes it as a
+        usual one.
 
         Parameters
         ----------

@@ -39,7 +39,8 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
 
     Each spot is seen in several variants: by its own outline and by its cells in every view, with all of its counts and
     thinned to other depths and panels. See :func:`nuisance_cca`. Of the image, the regions of the first pass are used:
-    what lies farther around is nearly the same for all cells of a section, and shifts with it.
+    what lies farther around is nearly the same for all cells of a section, and shifts with it. Outlines are left out,
+    which a spot does not have.
     """
     generator = torch.Generator().manual_seed(seed)
     images, transcriptomes, groups = [], [], []
@@ -49,18 +50,19 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
             images.append(image)
             transcriptomes.append(expression)
             groups.append(torch.full((image.shape[1],), group))
-    near = len(model.passes[0].regions) * model.config.dim
+    near = torch.tensor([region.of_image for region in model.passes[0].regions]).repeat_interleave(model.config.dim)
+    columns = near.nonzero().ravel()
     of_image, of_expression = nuisance_cca(
-        torch.cat(images, dim=1)[..., :near], torch.cat(transcriptomes, dim=1), torch.cat(groups),
+        torch.cat(images, dim=1)[..., columns], torch.cat(transcriptomes, dim=1), torch.cat(groups),
         model.config.embedding_dim,
     )  # fmt: skip
     with torch.no_grad():
-        for layer, centre, fitted in (
-            (model.image_projection, model.image_centre, of_image),
-            (model.cell_projection, model.expression_centre, of_expression),
+        for layer, centre, fitted, of_layer in (
+            (model.image_projection, model.image_centre, of_image, columns),
+            (model.cell_projection, model.expression_centre, of_expression, torch.arange(len(of_expression.weight))),
         ):
             layer.weight.zero_()
-            layer.weight[:, : len(fitted.weight)] = fitted.weight.T
+            layer.weight[:, of_layer] = fitted.weight.T
             layer.bias.zero_()
             centre.copy_(fitted.centre)
 
@@ -124,7 +126,8 @@ def _variants(model: PAST, section: Section, generator: torch.Generator) -> tupl
     from pastpy.train.objective import expression_tokens, thinned
 
     cells = np.bincount(section.spot, minlength=section.counts.shape[0])
-    usable = np.flatnonzero((cells >= MIN_CELLS) & np.isfinite(section.spot_pooled).all(axis=(1, 2)))
+    on_image = np.isfinite(section.spot_pooled[:, model.image_regions]).all(axis=(1, 2))
+    usable = np.flatnonzero((cells >= MIN_CELLS) & on_image)
     images = [model.image_tokens(torch.from_numpy(section.spot_pooled[usable])).flatten(1)]
     spot = torch.from_numpy(section.spot)
     for pooled in section.pooled:

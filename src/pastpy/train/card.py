@@ -201,10 +201,11 @@ def training_tissue(model: PAST, train: list[Section], simulated: SimulatedCells
 
     if len(train) < 2:
         return {}
-    region = len(model.passes[0].regions) - 1
+    regions = model.passes[0].regions
+    region = max(i for i, each in enumerate(regions) if each.of_image)
     features = np.concatenate([s.pooled[0][:, region] for s in train])
     reference = feature_reference(features, np.repeat([s.name for s in train], [len(s.spot) for s in train]))
-    described = {"region": model.passes[0].regions[region].name, **reference.to_dict()}
+    described = {"region": regions[region].name, **reference.to_dict()}
     if simulated is not None and simulated.cohort[-1] > 0:
         cohorts = feature_reference(simulated.pooled[:, region].astype(np.float32), simulated.cohort)
         described["simulated"] = cohorts.to_dict()

@@ -45,6 +45,9 @@ class TrainConfig:
     style_sd
         Every step sees each section's tokens through random factors (log-normal) and offsets (in standard deviations)
         of this spread, one a channel for the whole section: what another donor or laboratory would do to features.
+    outline_dropout
+        Share of sections and simulated donors whose cells are shown without their outlines in a step, for a model with
+        a region of kind ``"outline"``: users may have none, or those of another segmentation.
     epochs, batch_spots, cells_per_spot, batch_simulated, learning_rate, weight_decay, readout_decay
         Schedule: passes over the spots, spots a step, cells drawn from each, simulated cells a step; AdamW;
         ``readout_decay`` is the weight decay of the decoder's per-gene weights.
@@ -54,8 +57,8 @@ class TrainConfig:
     weights
         Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
         ``expression`` (with or without the image), ``contrastive``, ``cells``, ``simulated`` (correlation, within a
-        donor, of simulated cells' predicted and counted log expression), and ``joint`` for a model whose joint
-        embedding is learnt.
+        donor, of simulated cells' predicted log expression with the best that their image allows), and ``joint`` for a
+        model whose joint embedding is learnt.
     contrastive
         Which contrastive loss: ``"info_nce"``, ``"soft_target_clip"``, or ``"siglip"`` for a model with ``logit_bias``.
     spot_technology, cell_technology
@@ -76,6 +79,7 @@ class TrainConfig:
     min_detection: float = 0.3
     views: int = 4
     style_sd: float = 0.0
+    outline_dropout: float = 0.0
     epochs: int = 60
     batch_spots: int = 32
     cells_per_spot: int = 8

@@ -145,7 +145,7 @@ def load_section(name: str, folder: Path, config: TrainConfig, model: PAST, view
     inside = membership(cells.obsm[_keys.SPATIAL], spots.obsm[_keys.SPATIAL], config.spot_diameter_um / 2).tocoo()
     sdata.tables[_keys.CELLS] = cells[inside.col].copy()
     pooled = np.stack([pooled_tokens(sdata, model, _keys.CELLS, view) for view in views])
-    seen = np.isfinite(pooled).all(axis=(0, 2, 3))
+    seen = np.isfinite(pooled[:, :, model.image_regions]).all(axis=(0, 2, 3))
     return Section(
         name=name,
         pooled=pooled[:, seen],

@@ -149,8 +149,8 @@ def _initialise(model: PAST, train: list[Section], simulated: SimulatedCells | N
     mu = counts.sum(axis=1, keepdims=True) * share
     excess = ((counts - mu) ** 2 - mu).sum(axis=0) / (mu**2).sum(axis=0)
     with torch.no_grad():
-        model.feature_mean.copy_(torch.from_numpy(pooled.mean(axis=0)))
-        model.feature_std.copy_(torch.from_numpy(pooled.std(axis=0) + 1e-3))
+        model.feature_mean.copy_(torch.from_numpy(np.nanmean(pooled, axis=0)))
+        model.feature_std.copy_(torch.from_numpy(np.nanstd(pooled, axis=0) + 1e-3))
         model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
         model.background.copy_(torch.from_numpy(np.log(share)))
         model.log_theta.copy_(torch.from_numpy(-np.log(np.clip(excess, 0.02, 10))))
@@ -225,6 +225,16 @@ def _optimise(
     return history
 
 
+def on_one_level(sections: list[np.ndarray]) -> list[np.ndarray]:
+    """Log expression of sections, (spots, genes) each, moved so that every gene's mean is that over all spots.
+
+    How much of a gene one section has more than another, be it depth or batch, its image does not show, and within a
+    section it earns nothing: without it the network does not learn to tell sections apart.
+    """
+    mean = np.concatenate(sections).mean(axis=0)
+    return [values - values.mean(axis=0) + mean for values in sections]
+
+
 class Batches:
     """Random spots with a random view and a random draw of their cells."""
 
@@ -241,7 +251,7 @@ class Batches:
         self.config, self.train = config, train
         self.mean, self.std = model.feature_mean.cpu().numpy(), model.feature_std.cpu().numpy()
         self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
-        self.log_counts = [log_counts(s, model.gene_names).astype(np.float32) for s in train]
+        self.log_counts = on_one_level([log_counts(s, model.gene_names).astype(np.float32) for s in train])
         self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
         self.spots = [
             (a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= MIN_CELLS
@@ -252,7 +262,10 @@ class Batches:
             aligned = aligned_counts(counts, genes, model.gene_names)
             self.cells = aligned[aligned.sum(axis=1) >= 10]
             self.known = np.isin(model.gene_names, genes)
-        self.simulated = None if simulated is None else SimulatedDraws(model, simulated, config.batch_simulated)
+        self.outlines = OutlineDropout(model, config.outline_dropout)
+        self.simulated = None
+        if simulated is not None:
+            self.simulated = SimulatedDraws(model, simulated, config.batch_simulated, self.outlines)
 
     def __len__(self) -> int:
         return max(1, len(self.spots) // self.config.batch_spots)
@@ -281,12 +294,13 @@ class Batches:
         from pastpy.train.objective import Batch
 
         pooled, owner = [], []
-        style = self._style(rng)
+        style, hidden = self._style(rng), self.outlines.hidden(len(self.train), rng)
         for position, (a, i) in enumerate(spots):
             members = self.members[a][i]
             drawn = rng.choice(members, min(len(members), self.config.cells_per_spot), replace=False)
             tokens = self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn]
-            pooled.append(tokens if style is None else style[0][a] * tokens + style[1][a])
+            tokens = tokens if style is None else style[0][a] * tokens + style[1][a]
+            pooled.append(self.outlines.without(tokens) if hidden[a] else tokens)
             owner.append(np.full(len(drawn), position))
         cells = known = None
         if self.cells is not None:
@@ -303,19 +317,38 @@ class Batches:
         )
 
 
+class OutlineDropout:
+    """Now and then all cells of a section or a donor are shown without their outlines."""
+
+    def __init__(self, model: PAST, share: float) -> None:
+        n_regions = len(model.feature_mean)
+        self.regions = [i for i in range(n_regions) if i not in model.image_regions]
+        self.share = share if self.regions else 0.0
+
+    def hidden(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Of which of n groups of cells the outlines are hidden, bool (n,)."""
+        return rng.random(n) < self.share if self.share else np.zeros(n, dtype=bool)
+
+    def without(self, pooled: np.ndarray) -> np.ndarray:
+        """Features (cells, regions, channels) of cells whose outlines are not known."""
+        out = pooled.copy()
+        out[:, self.regions] = np.nan
+        return out
+
+
 class SimulatedDraws:
     """Random simulated cells, as many of each of some random donors."""
 
     #: Donors of a step.
     donors = 4
 
-    def __init__(self, model: PAST, cells: SimulatedCells, n: int) -> None:
+    def __init__(self, model: PAST, cells: SimulatedCells, n: int, outlines: OutlineDropout) -> None:
         import torch
 
         columns = model.columns_of(cells.genes)
         known = np.flatnonzero(columns >= 0)
-        self.cells, self.each = cells, max(2, n // self.donors)
-        self.log_counts = cells.log_counts[:, known]
+        self.cells, self.each, self.outlines = cells, max(2, n // self.donors), outlines
+        self.expected = cells.expected[:, known]
         self.genes = torch.from_numpy(columns[known])
         self.starts = np.flatnonzero(np.r_[True, np.diff(cells.donor) != 0, True])
 
@@ -328,9 +361,12 @@ class SimulatedDraws:
         n_donors = min(self.donors, len(self.starts) - 1)
         chosen = rng.choice(len(self.starts) - 1, n_donors, replace=False)
         rows = np.concatenate([rng.integers(self.starts[d], self.starts[d + 1], self.each) for d in chosen])
+        pooled = self.cells.pooled[rows].astype(np.float32)
+        hidden = self.outlines.hidden(n_donors, rng).repeat(self.each)
+        pooled[hidden] = self.outlines.without(pooled[hidden])
         return SimulatedBatch(
-            pooled=torch.from_numpy(self.cells.pooled[rows].astype(np.float32)),
-            log_counts=torch.from_numpy(self.log_counts[rows].astype(np.float32)),
+            pooled=torch.from_numpy(pooled),
+            expected=torch.from_numpy(self.expected[rows].astype(np.float32)),
             donor=torch.arange(n_donors).repeat_interleave(self.each),
             genes=self.genes,
         )

@@ -41,7 +41,8 @@ class Batch:
     counts
         float32 (spots, genes), raw counts over the vocabulary.
     log_counts
-        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count.
+        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count, without differences between means of
+        sections.
     cells
         float32 (n, genes), raw counts of single cells, or ``None``.
     cells_known
@@ -70,8 +71,9 @@ class SimulatedBatch:
     ----------
     pooled
         float32 (n, regions, channels), pooled image tokens.
-    log_counts
-        float32 (n, g), log1p of counts per 10,000 over the simulated genes that the model knows.
+    expected
+        float32 (n, g), the best prediction that the image allows of log1p of counts per 10,000, of the simulated genes
+        that the model knows.
     donor
         int64 (n,), position of each cell's donor among those of the batch.
     genes
@@ -79,7 +81,7 @@ class SimulatedBatch:
     """
 
     pooled: torch.Tensor
-    log_counts: torch.Tensor
+    expected: torch.Tensor
     donor: torch.Tensor
     genes: torch.Tensor
 
@@ -117,9 +119,9 @@ class Objective(nn.Module):
         tokens = model.image_tokens(batch.pooled)
         spot_tokens = spot_mean(tokens, batch.spot, len(batch.counts))
         background, amount = model.background.softmax(dim=0), model.log_background_amount.exp()
-        of_cells = model.log_profile(tokens).exp()
+        of_cells = model.log_profile(*split_absent(tokens)).exp()
         share = spot_share(of_cells, batch.spot, len(batch.counts), background, amount)
-        losses = {"image": self._explained(batch.counts, share, model.zero_logits(spot_tokens))}
+        losses = {"image": self._explained(batch.counts, share, model.zero_logits(*split_absent(spot_tokens)))}
         # counts of the strongest genes rule the likelihood; scores and users look at logarithms, gene by gene. The
         # background is left out: it must not explain what the cells are to be scored by.
         cells_alone = spot_mean(of_cells[:, self.variable], batch.spot, len(batch.counts))
@@ -164,17 +166,18 @@ class Objective(nn.Module):
         return self._explained(counts[:, known], share, None if zero is None else zero[:, known], known)
 
     def _simulated(self, batch: SimulatedBatch) -> torch.Tensor:
-        """How far the correlation with simulated cells' measured log expression is from 1, mean over genes.
+        """How far the correlation with what simulated cells' images allow to say is from 1, mean over genes.
 
         Within a donor, as predictions are scored: no image shows a donor's own level of a gene. Counts of the strongest
-        genes would rule a likelihood here, and hardly any would be left for the rest.
+        genes would rule a likelihood here, and hardly any would be left for the rest. What correlates best with the
+        expectation of a count correlates best with the count, and the expectation has none of its noise.
         """
         model = self.model
-        share = model.log_profile(model.image_tokens(batch.pooled))[:, batch.genes].exp()
+        share = model.log_profile(*split_absent(model.image_tokens(batch.pooled)))[:, batch.genes].exp()
         predicted = within_groups(torch.log1p(_keys.TARGET_SUM * share), batch.donor)
-        measured = within_groups(batch.log_counts, batch.donor)
-        norm = (predicted.square().sum(dim=0) * measured.square().sum(dim=0)).clamp(min=1e-6).sqrt()
-        return 1 - ((predicted * measured).sum(dim=0) / norm).mean()
+        expected = within_groups(batch.expected, batch.donor)
+        norm = (predicted.square().sum(dim=0) * expected.square().sum(dim=0)).clamp(min=1e-6).sqrt()
+        return 1 - ((predicted * expected).sum(dim=0) / norm).mean()
 
     def _explained(
         self, counts: torch.Tensor, share: torch.Tensor, zero: torch.Tensor | None, genes: torch.Tensor | None = None

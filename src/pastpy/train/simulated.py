@@ -1,4 +1,4 @@
-"""Simulated donors to train on: cells whose own counts are known, of donors that differ in all that can differ."""
+"""Simulated donors to train on: of each cell is known what its image says, and donors differ in all that can."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ class SimulatedCells:
     ----------
     pooled
         float16 (cells, regions, channels), pooled image tokens.
-    log_counts
-        float16 (cells, genes), log1p of counts per 10,000 of each cell's counts over these genes.
+    expected
+        float16 (cells, genes): of log1p of a cell's counts per 10,000 of its counts over these genes, what is to be
+        expected given all that the image shows. The simulator knows it; counts are that and noise.
     donor, cohort
         int64 (cells,), rising.
     genes
@@ -55,7 +56,7 @@ class SimulatedCells:
     """
 
     pooled: np.ndarray
-    log_counts: np.ndarray
+    expected: np.ndarray
     donor: np.ndarray
     cohort: np.ndarray
     genes: list[str]
@@ -71,7 +72,7 @@ def draw_parameters(rng: np.random.Generator) -> TissueParameters:
 
 
 def simulated_cells(config: TrainConfig, model: PAST, *, progress: bool = False) -> SimulatedCells:
-    """Pooled tokens and counts of ``config.simulated_cohorts`` cohorts of ``config.simulated_donors`` donors.
+    """Pooled tokens of ``config.simulated_cohorts`` cohorts of ``config.simulated_donors`` donors, and what to expect.
 
     Each cohort is kept in the cache directory when it is done, so that a run that was killed goes on from there.
     """
@@ -88,7 +89,7 @@ def simulated_cells(config: TrainConfig, model: PAST, *, progress: bool = False)
     n_donors = config.simulated_donors
     return SimulatedCells(
         np.concatenate([c.pooled for c in cohorts]),
-        np.concatenate([c.log_counts for c in cohorts]),
+        np.concatenate([c.expected for c in cohorts]),
         np.concatenate([c.donor + i * n_donors for i, c in enumerate(cohorts)]),
         np.repeat(np.arange(len(cohorts)), [len(c.donor) for c in cohorts]),
         cohorts[0].genes,
@@ -102,13 +103,13 @@ def _cohort(number: int, config: TrainConfig, model: PAST) -> SimulatedCells:
     def make() -> dict[str, np.ndarray]:
         cells = _simulate(number, config.simulated_donors, model)
         return {
-            "pooled": cells.pooled, "log_counts": cells.log_counts, "donor": cells.donor,
+            "pooled": cells.pooled, "expected": cells.expected, "donor": cells.donor,
             "genes": np.array(cells.genes, dtype=str),
         }  # fmt: skip
 
     found = cached_arrays(f"simulated-{number}", [config.simulated_donors, *made_from(model)], make)
     cohort = np.zeros(len(found["donor"]), dtype=np.int64)
-    return SimulatedCells(found["pooled"], found["log_counts"], found["donor"], cohort, found["genes"].tolist())
+    return SimulatedCells(found["pooled"], found["expected"], found["donor"], cohort, found["genes"].tolist())
 
 
 def _simulate(number: int, n_donors: int, model: PAST) -> SimulatedCells:
@@ -122,13 +123,10 @@ def _simulate(number: int, n_donors: int, model: PAST) -> SimulatedCells:
     sdata = simulate_tissue(n_cells, N_GENES, n_donors, FIRST_SEED + number, parameters=parameters)
     table = sdata.tables[_keys.CELLS_TRUE]
     pooled = pooled_tokens(sdata, model, _keys.CELLS_TRUE, View())
-    counts = table.X.toarray().astype(np.float32)
-    # a cell without counts has no profile
-    used = np.isfinite(pooled).all(axis=(1, 2)) & (counts.sum(axis=1) > 0)
-    counts = counts[used]
+    used = np.isfinite(pooled[:, model.image_regions]).all(axis=(1, 2))
     return SimulatedCells(
         pooled[used].astype(np.float16),
-        np.log1p(_keys.TARGET_SUM * counts / counts.sum(axis=1, keepdims=True)).astype(np.float16),
+        np.asarray(table.layers[_keys.BAYES_LOG1P])[used].astype(np.float16),
         table.obs[_keys.DONOR].cat.codes.to_numpy().astype(np.int64)[used],
         np.zeros(int(used.sum()), dtype=np.int64),
         table.var_names.astype(str).tolist(),
