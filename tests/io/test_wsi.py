@@ -209,6 +209,28 @@ def test_ome_zarr_in_nanometres(tmp_path):
     check(write_ome_zarr(tmp_path / "a.zarr", mpp=250.0, unit="nanometer"), n_levels=2)
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(
+    ("labels", "is_refused"),
+    [
+        (["DAPI", "CD3", "CD8"], True),
+        (["Red", "Green", "Blue"], False),
+        (["0", "1", "2"], False),
+        (["DAPI", None, "CD8"], False),
+    ],
+)
+def test_ome_zarr_of_markers_is_no_brightfield(tmp_path, version, labels, is_refused):
+    path = write_ome_zarr(tmp_path / "a.zarr", version=version)
+    attributes = zarr.open_group(path).attrs
+    omero = {"channels": [{"label": label} for label in labels]}
+    attributes.update({"omero": omero} if version == "0.4" else {"ome": {**attributes["ome"], "omero": omero}})
+    if is_refused:
+        with pytest.raises(ValueError, match=r"a\.zarr has the channels DAPI, CD3, CD8.*as fluorescence"):
+            past.io.read_wsi(path)
+    else:
+        check(path, n_levels=2)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
 def test_pictures(tmp_path, suffix):
     Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}")

@@ -11,7 +11,7 @@ import torch
 import pastpy as past
 from pastpy.datasets import TissueParameters
 from pastpy.train import TrainConfig, simulated
-from pastpy.train.loop import OutlineDropout, SimulatedDraws, _untrained
+from pastpy.train.loop import OutlineAugmentation, SimulatedDraws, _untrained
 from pastpy.train.objective import Objective
 
 
@@ -34,7 +34,7 @@ def cells(config, tmp_path_factory):
 
 
 def draws(config: TrainConfig, model, cells, n: int | None = None) -> SimulatedDraws:
-    return SimulatedDraws(model, cells, n or config.batch_simulated, OutlineDropout(model, config.outline_dropout))
+    return SimulatedDraws(model, cells, n or config.batch_simulated, OutlineAugmentation(model, config))
 
 
 def test_cells_of_all_donors_are_there_with_what_is_to_be_expected_of_them(cells):
@@ -129,10 +129,31 @@ def test_outlines_of_whole_donors_are_hidden_now_and_then(cells, config):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_outlines_with_noise_keep_their_mean_and_spread(cells, config):
+    regions = [{"name": "nucleus", "kind": "shape"}, {"name": "outline", "kind": "outline"}]
+    noisy = replace(config, model={**config.model, "regions": regions}, outline_noise=1.0)
+    model = _untrained(noisy, cells.genes)
+    model.feature_mean[1, :2], model.feature_std[1, :2] = torch.tensor([4.0, 0.3]), torch.tensor([0.5, 0.2])
+    augmentation, rng = OutlineAugmentation(model, noisy), np.random.default_rng(0)
+    pooled = rng.normal(size=(4000, 2, 40)).astype(np.float32)
+    pooled[:, 1, :2] = pooled[:, 1, :2] * [0.5, 0.2] + [4.0, 0.3]
+    kept = []
+    for _ in range(40):
+        out = augmentation.of_donor(pooled, rng)
+        np.testing.assert_array_equal(out[:, 0], pooled[:, 0])
+        np.testing.assert_array_equal(out[:, 1, 2:], pooled[:, 1, 2:])
+        np.testing.assert_allclose(out[:, 1, :2].mean(axis=0), [4.0, 0.3], atol=0.04)
+        np.testing.assert_allclose(out[:, 1, :2].std(axis=0), [0.5, 0.2], rtol=0.06)
+        kept.append(np.corrcoef(out[:, 1, 0], pooled[:, 1, 0])[0, 1])
+    assert max(kept) > 0.97 and 0.53 < min(kept) < 0.7, "from hardly any noise to one and a half standard deviations"
+
+
 def test_a_model_without_outlines_draws_the_same_cells_whatever_the_dropout(cells, config):
     model = _untrained(config, cells.genes)
     drawn = [
-        draws(replace(config, outline_dropout=share), model, cells).draw(np.random.default_rng(0)).pooled
+        draws(replace(config, outline_dropout=share, outline_noise=share), model, cells)
+        .draw(np.random.default_rng(0))
+        .pooled
         for share in (0.0, 0.9)
     ]
     torch.testing.assert_close(*drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,15 @@ from pastpy.io._damaged import DAMAGED
 if TYPE_CHECKING:
     from dask.array import Array
 
-__all__ = ["Fourth", "LazyLevel", "Slide", "as_rgb", "one_plane", "opaque"]
+__all__ = ["Fourth", "LazyLevel", "Slide", "as_rgb", "one_plane", "opaque", "refuse_markers"]
 
 #: What a fourth channel is: opacity, opacity that the colours are multiplied by already, or of no use.
 Fourth = Literal["opacity", "premultiplied", "unused"]
+
+#: Names of channels that are, or may be, those of a brightfield image: colours, and names that say nothing.
+_NOT_MARKERS = re.compile(
+    r"red|green|blue|rgb|bright|transmi|h&e|ha?ematox|\b(TL|BF)\b|^\W*([rgb]|he|(c|ch|channel)?[\W\d_]*)\W*$", re.I
+)
 
 #: Side of a block in px, about: large enough to be worth a task, small enough that a field reads little in vain.
 BLOCK = 1024
@@ -154,6 +160,21 @@ def opaque(pixels: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
         return pixels[:3] + np.minimum(top - alpha, top - pixels[:3])  # never beyond white, whatever the file holds
     share = alpha.astype(np.float32) / top
     return np.round(pixels[:3] * share + top * (1 - share)).astype(pixels.dtype)
+
+
+def refuse_markers(name: str, channels: Sequence[str]) -> None:
+    """Refuse several channels that are named, all of them as no channel of a brightfield image is.
+
+    Raises
+    ------
+    ValueError
+        Naming the file and its channels.
+    """
+    if len(channels) > 1 and not any(_NOT_MARKERS.search(channel) for channel in channels):
+        raise ValueError(
+            f"slide {name} has the channels {', '.join(channels)}, as fluorescence has; expected a brightfield "
+            "image: pass the H&E, or name its channels Red, Green and Blue if this is one"
+        )
 
 
 def as_rgb(level: Array, name: str, *, fourth: Fourth | None = "opacity") -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import weakref
 import xml.etree.ElementTree as ElementTree
@@ -16,7 +15,7 @@ import numpy as np
 
 from pastpy.io._damaged import DAMAGED
 from pastpy.io._resolution import UM, positive, positive_pair
-from pastpy.io._slide import Fourth, LazyLevel, Slide, as_rgb, one_plane
+from pastpy.io._slide import Fourth, LazyLevel, Slide, as_rgb, one_plane, refuse_markers
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
@@ -25,11 +24,6 @@ __all__ = ["TIFF_MAGIC", "check_complete", "open_tiff"]
 
 #: First bytes of TIFF and BigTIFF, in either byte order.
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-#: Names of channels that are, or may be, those of a brightfield image: colours, and names that say nothing.
-_NOT_MARKERS = re.compile(
-    r"red|green|blue|rgb|bright|transmi|h&e|ha?ematox|\b(TL|BF)\b|^\W*([rgb]|he|(c|ch|channel)?[\W\d_]*)\W*$", re.I
-)
 
 
 def open_tiff(path: Path) -> Slide:
@@ -47,7 +41,7 @@ def open_tiff(path: Path) -> Slide:
             size, reach = file.filehandle.size, _reach(file)
             _refuse_truncated(path, size, reach)
             index, series = _largest(file, path)
-            _refuse_markers(path, _channel_names(file, index), series)
+            _check_channels(path, _channel_names(file, index), series)
             levels = [_lazy(path, index, i, level) for i, level in enumerate(series.levels)]
             mpp, power, kind = _resolution(file, index, series)
     except DAMAGED as error:
@@ -252,16 +246,11 @@ def _channel_names(file: TiffFile, index: int) -> list[str]:
     return [channel.get("Name", "") for channel in image.iterfind("{*}Pixels/{*}Channel")]
 
 
-def _refuse_markers(path: Path, names: list[str], series: TiffPageSeries) -> None:
-    """Refuse arrays of separate channels that are named, all of them as no channel of a brightfield image is."""
+def _check_channels(path: Path, names: list[str], series: TiffPageSeries) -> None:
+    """Refuse arrays of separate channels that are markers."""
     sizes = dict(zip(series.axes, series.shape, strict=True))
-    if "S" in sizes or len(names) < 2 or len(names) != sizes.get("C"):
-        return
-    if not any(_NOT_MARKERS.search(name) for name in names):
-        raise ValueError(
-            f"slide {path.name} has the channels {', '.join(names)}, as fluorescence has; expected a brightfield "
-            "image: pass the H&E, or name its channels Red, Green and Blue if this is one"
-        )
+    if "S" not in sizes and len(names) == sizes.get("C"):
+        refuse_markers(path.name, names)
 
 
 def _resolution(

@@ -12,7 +12,7 @@ import numpy as np
 
 from pastpy.io._damaged import DAMAGED
 from pastpy.io._resolution import UM, positive_pair
-from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane
+from pastpy.io._slide import LazyLevel, Slide, as_rgb, one_plane, refuse_markers
 
 __all__ = ["is_series_root", "multiscales_of", "open_zarr", "zarr_attributes"]
 
@@ -71,6 +71,7 @@ def open_zarr(path: Path) -> Slide:
         )
     if image is None:
         raise ValueError(f"{path.name} holds no OME-Zarr image (no 'multiscales' in its attributes)")
+    refuse_markers(path.name, _channel_names(attributes))
     try:
         axes = _axes(image)
         names = [dataset["path"] for dataset in image["datasets"]]
@@ -121,6 +122,16 @@ def _refuse_cut_chunks(folder: Path, array: Any, window: tuple[slice, ...]) -> N
         promised = int.from_bytes(header[12:16], "little") if len(header) == _BLOSC_HEADER else _BLOSC_HEADER
         if chunk.stat().st_size < promised:
             raise ValueError(f"chunk {chunk.name} has {chunk.stat().st_size} of {promised} bytes")
+
+
+def _channel_names(attributes: Mapping[str, Any]) -> list[str]:
+    """Labels of the channels, none unless every channel has one."""
+    omero = _ome(attributes, "omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(channels, Sequence) or not all(isinstance(each, Mapping) for each in channels):
+        return []
+    labels = [each.get("label") for each in channels]
+    return [str(label) for label in labels] if all(labels) else []
 
 
 def _axes(image: Mapping[str, Any]) -> list[dict[str, Any]]:

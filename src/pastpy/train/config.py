@@ -47,7 +47,10 @@ class TrainConfig:
         of this spread, one a channel for the whole section: what another donor or laboratory would do to features.
     outline_dropout
         Share of sections and simulated donors whose cells are shown without their outlines in a step, for a model with
-        a region of kind ``"outline"``: users may have none, or those of another segmentation.
+        a region of kind ``"outline"``: users may have none.
+    outline_noise
+        Share of simulated donors whose outlines get noise of up to 1.5 standard deviations in a step: they are the true
+        ones, and users have those that somebody has found.
     epochs, batch_spots, cells_per_spot, batch_simulated, learning_rate, weight_decay, readout_decay
         Schedule: passes over the spots, spots a step, cells drawn from each, simulated cells a step; AdamW;
         ``readout_decay`` is the weight decay of the decoder's per-gene weights.
@@ -80,6 +83,7 @@ class TrainConfig:
     views: int = 4
     style_sd: float = 0.0
     outline_dropout: float = 0.0
+    outline_noise: float = 0.0
     epochs: int = 60
     batch_spots: int = 32
     cells_per_spot: int = 8

@@ -262,7 +262,7 @@ class Batches:
             aligned = aligned_counts(counts, genes, model.gene_names)
             self.cells = aligned[aligned.sum(axis=1) >= 10]
             self.known = np.isin(model.gene_names, genes)
-        self.outlines = OutlineDropout(model, config.outline_dropout)
+        self.outlines = OutlineAugmentation(model, config)
         self.simulated = None
         if simulated is not None:
             self.simulated = SimulatedDraws(model, simulated, config.batch_simulated, self.outlines)
@@ -294,13 +294,13 @@ class Batches:
         from pastpy.train.objective import Batch
 
         pooled, owner = [], []
-        style, hidden = self._style(rng), self.outlines.hidden(len(self.train), rng)
+        style, hidden = self._style(rng), self.outlines.hide(len(self.train), rng)
         for position, (a, i) in enumerate(spots):
             members = self.members[a][i]
             drawn = rng.choice(members, min(len(members), self.config.cells_per_spot), replace=False)
             tokens = self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn]
             tokens = tokens if style is None else style[0][a] * tokens + style[1][a]
-            pooled.append(self.outlines.without(tokens) if hidden[a] else tokens)
+            pooled.append(self.outlines.of_section(tokens, hidden[a]))
             owner.append(np.full(len(drawn), position))
         cells = known = None
         if self.cells is not None:
@@ -317,23 +317,38 @@ class Batches:
         )
 
 
-class OutlineDropout:
-    """Now and then all cells of a section or a donor are shown without their outlines."""
+class OutlineAugmentation:
+    """Outlines as others have them: none at all, or drawn badly, for all cells of a section or a donor alike."""
 
-    def __init__(self, model: PAST, share: float) -> None:
-        n_regions = len(model.feature_mean)
-        self.regions = [i for i in range(n_regions) if i not in model.image_regions]
-        self.share = share if self.regions else 0.0
+    #: Most noise, in standard deviations of a slide's cells.
+    most_noise = 1.5
 
-    def hidden(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Of which of n groups of cells the outlines are hidden, bool (n,)."""
-        return rng.random(n) < self.share if self.share else np.zeros(n, dtype=bool)
+    def __init__(self, model: PAST, config: TrainConfig) -> None:
+        self.regions = [i for i in range(len(model.feature_mean)) if i not in model.image_regions]
+        self.mean, self.std = (v[self.regions, :2].cpu().numpy() for v in (model.feature_mean, model.feature_std))
+        self.hidden, self.noisy = (config.outline_dropout, config.outline_noise) if self.regions else (0.0, 0.0)
 
-    def without(self, pooled: np.ndarray) -> np.ndarray:
-        """Features (cells, regions, channels) of cells whose outlines are not known."""
+    def of_section(self, pooled: np.ndarray, hide: bool) -> np.ndarray:
+        """Features (cells, regions, channels) of cells, without their outlines if they are to be hidden."""
+        if not hide:
+            return pooled
         out = pooled.copy()
         out[:, self.regions] = np.nan
         return out
+
+    def of_donor(self, pooled: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Features of a simulated donor's cells: outlines as they are, hidden, or with noise and the same spread."""
+        drawn = rng.random() if self.regions else 1.0
+        if drawn < self.hidden or drawn >= self.hidden + (1 - self.hidden) * self.noisy:
+            return self.of_section(pooled, drawn < self.hidden)
+        out, sd = pooled.copy(), rng.uniform(0, self.most_noise)
+        noise = sd * self.std * rng.standard_normal((len(out), *self.std.shape))
+        out[:, self.regions, :2] = self.mean + (out[:, self.regions, :2] - self.mean + noise) / np.sqrt(1 + sd**2)
+        return out
+
+    def hide(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Of which of n sections the outlines are hidden in a step, bool (n,)."""
+        return rng.random(n) < self.hidden if self.hidden else np.zeros(n, dtype=bool)
 
 
 class SimulatedDraws:
@@ -342,7 +357,7 @@ class SimulatedDraws:
     #: Donors of a step.
     donors = 4
 
-    def __init__(self, model: PAST, cells: SimulatedCells, n: int, outlines: OutlineDropout) -> None:
+    def __init__(self, model: PAST, cells: SimulatedCells, n: int, outlines: OutlineAugmentation) -> None:
         import torch
 
         columns = model.columns_of(cells.genes)
@@ -361,9 +376,8 @@ class SimulatedDraws:
         n_donors = min(self.donors, len(self.starts) - 1)
         chosen = rng.choice(len(self.starts) - 1, n_donors, replace=False)
         rows = np.concatenate([rng.integers(self.starts[d], self.starts[d + 1], self.each) for d in chosen])
-        pooled = self.cells.pooled[rows].astype(np.float32)
-        hidden = self.outlines.hidden(n_donors, rng).repeat(self.each)
-        pooled[hidden] = self.outlines.without(pooled[hidden])
+        of_donors = np.split(self.cells.pooled[rows].astype(np.float32), n_donors)
+        pooled = np.concatenate([self.outlines.of_donor(each, rng) for each in of_donors])
         return SimulatedBatch(
             pooled=torch.from_numpy(pooled),
             expected=torch.from_numpy(self.expected[rows].astype(np.float32)),

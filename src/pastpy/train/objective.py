@@ -41,8 +41,7 @@ class Batch:
     counts
         float32 (spots, genes), raw counts over the vocabulary.
     log_counts
-        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count, without differences between means of
-        sections.
+        float32 (spots, genes), log1p of counts per 10,000 of the spot's whole count; all sections have the same means.
     cells
         float32 (n, genes), raw counts of single cells, or ``None``.
     cells_known
