@@ -190,7 +190,8 @@ def outline_of(*geometries, mpp: float = 0.5) -> np.ndarray:
 def test_outlines_tell_area_and_elongation(width, ratio, angle, x, y, mpp, reverse):
     box = shapely.affinity.rotate(shapely.box(x, y, x + width * ratio, y + width), angle)
     box = shapely.reverse(box) if reverse else box
-    np.testing.assert_allclose(outline_of(box, mpp=mpp), [[width**2 * ratio * mpp**2, ratio]], rtol=1e-4)
+    area = np.clip(width**2 * ratio * mpp**2, 1, 1e4)
+    np.testing.assert_allclose(outline_of(box, mpp=mpp), [[area, ratio]], rtol=1e-4)
 
 
 def test_outlines_of_ellipses_and_of_polygons_with_holes_and_parts():
@@ -209,9 +210,26 @@ def test_circles_and_polygons_without_area_have_no_outline():
     tokens = np.ones((2, 8, 8), np.float32)
     circle = units(shapely.Point(20, 20), radius=5.0)
     flat = units(shapely.Polygon([(10, 10), (20, 10), (15, 10)]))
-    for shapes in (circle, flat):
+    crossing = units(shapely.Polygon([(10, 10), (20, 20), (20, 10), (10, 20)]))
+    for shapes in (circle, flat, crossing):
         pooled = pool(tokens, shapes, [SHAPE, OUTLINE])
         assert np.isfinite(pooled[0, 0]).all() and np.isnan(pooled[0, 1]).all()
+
+
+@given(st.lists(st.tuples(st.floats(0, 30), st.floats(0, 30)), min_size=3, max_size=7))
+def test_outlines_that_nobody_would_draw_are_missing_or_within_bounds(points):
+    polygon = shapely.Polygon(points)
+    centre = np.array(points).mean(axis=0)[None]
+    shapes = UnitShapes.from_geometry(np.array([polygon], dtype=object), np.array([np.nan]), centre, 1.0)
+    log_area, log_elongation = pool(np.ones((2, 8, 8), np.float32), shapes, [OUTLINE])[0, 0]
+    if not np.isnan(log_area):
+        assert 0 <= log_area <= np.log(1e4) + 1e-6 and 0 <= log_elongation <= np.log(20) + 1e-6
+
+
+def test_a_sliver_and_parts_far_apart_are_bounded():
+    sliver = shapely.box(0, 0, 30, 0.001)
+    apart = shapely.MultiPolygon([shapely.box(0, 0, 1, 1), shapely.box(1e6, 0, 1e6 + 1, 1)])
+    np.testing.assert_allclose(outline_of(sliver, apart, mpp=1.0), [[1, 20], [2, 20]], rtol=1e-5)
 
 
 def test_an_outline_needs_two_channels():

@@ -152,7 +152,7 @@ def test_selections_off_every_image_are_refused(xenium_like, tmp_path, shift):
 
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_selections_that_a_spreadsheet_saved(xenium_like, tmp_path, separator):
-    text = "#Selection name: A\nX,Y\n10,10\n20,10\n20,20\n".replace(",", separator)
-    (tmp_path / "s.csv").write_text(text)
-    past.io.read_xenium_explorer(xenium_like, tmp_path / "s.csv")
-    assert xenium_like.shapes["selections"].index.tolist() == ["A"]
+    text = "#Selection name: A|\nX|Y\n10,5|10,0\n20,5|10,0\n20,5|20\n|\n".replace("|", separator)
+    past.io.read_xenium_explorer(xenium_like, write(tmp_path / "s.csv", text))
+    shapes = xenium_like.shapes["selections"]
+    assert shapes.index.tolist() == ["A"] and shapes.geometry.bounds.loc["A"].tolist() == [10.5, 10, 20.5, 20]

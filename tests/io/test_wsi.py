@@ -217,6 +217,10 @@ def test_ome_zarr_in_nanometres(tmp_path):
         (["Red", "Green", "Blue"], False),
         (["0", "1", "2"], False),
         (["DAPI", None, "CD8"], False),
+        (["Channel:slide1:0", "Channel:slide1:1", "Channel:slide1:2"], False),
+        (["1: R", "2: G", "3: B"], False),
+        (["unknown"] * 3, False),
+        (["CD3", "CD8"], False),
     ],
 )
 def test_ome_zarr_of_markers_is_no_brightfield(tmp_path, version, labels, is_refused):

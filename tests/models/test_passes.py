@@ -133,6 +133,7 @@ OUTLINED = (Region("nucleus", "shape"), Region("outline", "outline"), Region("co
 def test_a_cell_without_outline_keeps_its_other_tokens_and_its_embedding():
     model = make(regions=OUTLINED, summary_tokens=2, slide_norm=True)
     assert model.image_regions == [0, 2]
+    model.feature_mean.normal_(3.0)
     pooled = torch.randn(6, 3, model.image_encoder.channels)
     unknown = pooled.clone()
     unknown[2:, 1] = float("nan")

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import pastpy as past
@@ -102,6 +103,10 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
     assert model.feature_std.shape[0] == 9 and (model.feature_std > 1e-3).any(dim=1).all()
     assert model.decoder.readout.abs().max() > 0
     assert past.models.load(tmp_path / "two").config.rank == 3
+    with past.settings.context(cache_dir=tmp_path / "cache"):
+        alone = past.train.fit(replace(short, validation_sections=()), tmp_path / "alone", data=folder, progress=False)
+    for name, value in model.state_dict().items():
+        assert torch.equal(alone.state_dict()[name], value), f"the validation section has changed {name}"
 
 
 def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):

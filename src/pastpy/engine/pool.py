@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Region", "UnitShapes", "pool_tokens"]
 
+#: Least and most area, µm², and most elongation that are told apart: slivers and far scattered parts are no nuclei, and
+#: must not move the statistics of a slide.
+_AREA_UM2, _MOST_ELONGATED = (1.0, 1e4), 20.0
 #: Points drawn at once; bounds the memory of a field's pooling to some 100 MB.
 _MAX_POINTS = 4_000_000
 
 
 @dataclass(frozen=True)
 class Region:
-    """A part of a unit's surroundings whose tokens are averaged into one.
+    """A part of a unit's surroundings whose tokens are averaged into one, or its outline.
 
     Attributes
     ----------
@@ -32,8 +35,9 @@ class Region:
     kind
         ``"shape"``: the unit's own shape. ``"ring"``: a disc around the centroid without the shape. ``"disc"``: the
         whole disc. A unit that covers the disc (a spot, say) is pooled over its shape instead. ``"outline"``: no tokens
-        but the outline itself, natural logarithms of its area in µm² and of its elongation in the first two channels,
-        0 in the others; NaN for a circle or a point, which is not an outline that somebody drew.
+        but the outline itself, natural logarithms of its area in µm² (1 to 10,000) and of its elongation (1 to 20) in
+        the first two channels, 0 in the others; NaN for a circle or a point, which is not an outline that somebody
+        drew, and for one without an area.
     radius_um
         Radius of the disc, µm; not used by ``"shape"`` and ``"outline"``.
     offset_um
@@ -95,7 +99,7 @@ def pool_tokens(
 
     Returns
     -------
-    float32 (n, regions, channels); NaN where a region holds no token of the image.
+    float32 (n, regions, channels); NaN where a region holds no token of the image, or a unit has no outline.
     """
     channels, n_rows, n_cols = tokens.shape
     by_place = np.ascontiguousarray(tokens.transpose(1, 2, 0))
@@ -122,13 +126,16 @@ def pool_tokens(
 
 def _of_outlines(shapes: UnitShapes, target_mpp: float, channels: int) -> np.ndarray:
     """Logarithms of area, µm², and elongation of every polygon, float32 (n, channels); NaN where there is none."""
+    area, elongation = shapes.area_and_elongation
+    out = np.full((len(area), channels), np.nan, dtype=np.float32)
+    known = ~np.isnan(area)
+    if not known.any():
+        return out
     if channels < 2:
         raise ValueError(f"a region of kind 'outline' needs tokens of two channels or more, got {channels}")
-    area, elongation = shapes.area_and_elongation
-    out = np.zeros((len(area), channels), dtype=np.float32)
-    out[:, 0] = np.log(area * target_mpp**2)
-    out[:, 1] = np.log(elongation)
-    out[np.isnan(area)] = np.nan
+    out[known] = 0.0
+    out[known, 0] = np.log(np.clip(area[known] * target_mpp**2, *_AREA_UM2))
+    out[known, 1] = np.log(np.minimum(elongation[known], _MOST_ELONGATED))
     return out
 
 

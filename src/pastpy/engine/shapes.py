@@ -95,7 +95,8 @@ class UnitShapes:
     def area_and_elongation(self) -> tuple[np.ndarray, np.ndarray]:
         """Area in square pixels, and length over width of the ellipse with the same second moments, float64 (n,) each.
 
-        NaN for circles, and for polygons without an area. Integrals over the edges (Green's theorem).
+        NaN for circles, and for polygons without an area or that cross themselves so that none can be told. Integrals
+        over the edges (Green's theorem).
         """
         n, owner = len(self.radius), self.owner
         # about the centroid: far from it the moments would cancel
@@ -113,7 +114,7 @@ class UnitShapes:
             xy = integral((2 * x0 * y0 + x0 * y1 + x1 * y0 + 2 * x1 * y1) / 24) / area - x * y
             middle, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
             elongation = np.sqrt((middle + half) / (middle - half))
-        known = np.isfinite(elongation)
+            known = np.isfinite(elongation) & (middle > half)
         return np.where(known, np.abs(area), np.nan), np.where(known, elongation, np.nan)
 
     def take(self, units: np.ndarray, origin: tuple[float, float]) -> UnitShapes:
@@ -139,7 +140,8 @@ def _rings(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return polygons, np.arange(len(polygons))
     parts, part_of = shapely.get_parts(polygons, return_index=True)
     # holes turn against what they are cut from, and parts alike, so that signed areas add up
-    for i in np.flatnonzero(~one_ring[part_of]):
+    polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
+    for i in np.flatnonzero(~one_ring[part_of] & polygon):
         parts[i] = shapely.geometry.polygon.orient(parts[i])
     rings, ring_of = shapely.get_rings(parts, return_index=True)
     return rings, part_of[ring_of]

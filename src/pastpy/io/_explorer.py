@@ -183,21 +183,22 @@ def _corners(path: Path) -> dict[str, np.ndarray]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not a text file ({error})") from error
     notes = [line.lstrip('#"').strip() for line in lines if line.lstrip('"').startswith("#")]
-    table = [line for line in lines if line.strip() and not line.lstrip('"').startswith("#")]
-    # spreadsheets of many countries save a CSV with semicolons
+    # spreadsheets fill rows up with empty cells, and in many countries save semicolons and decimal commas
+    table = [line for line in lines if line.strip(" ,;\t") and not line.lstrip('"').startswith("#")]
     separator = max(",;\t", key=table[0].count) if table else ","
+    decimal = "." if separator == "," else ","
     rows = list(csv.DictReader(table, delimiter=separator))
     if not rows or not {"X", "Y"} <= set(rows[0]):
         got = list(rows[0]) if rows else "nothing"
         raise ValueError(
             f"{path.name} has no columns 'X', 'Y' ({got}); expected Xenium Explorer's selection coordinates"
         )
-    named = next((n.partition(":")[2].strip(' ",') for n in notes if n.lower().startswith("selection name:")), "")
+    named = next((n.partition(":")[2].strip(' ",;\t') for n in notes if n.lower().startswith("selection name:")), "")
     corners: dict[str, list[tuple[float, float]]] = {}
     for number, row in enumerate(rows, start=1):
         try:
-            xy = float(row["X"]), float(row["Y"])
-        except (TypeError, ValueError) as error:
+            xy = float(row["X"].replace(decimal, ".")), float(row["Y"].replace(decimal, "."))
+        except (AttributeError, ValueError) as error:
             raise ValueError(f"{path.name}, row {number}: 'X' or 'Y' is no number") from error
         corners.setdefault(row.get("Selection") or named or "Selection 1", []).append(xy)
     found = {name: np.array(xy) for name, xy in corners.items()}

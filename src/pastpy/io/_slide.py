@@ -165,12 +165,15 @@ def opaque(pixels: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
 def refuse_markers(name: str, channels: Sequence[str]) -> None:
     """Refuse several channels that are named, all of them as no channel of a brightfield image is.
 
+    Names that differ by numbers and single letters alone, as writers give them to channels without a name, say nothing.
+
     Raises
     ------
     ValueError
         Naming the file and its channels.
     """
-    if len(channels) > 1 and not any(_NOT_MARKERS.search(channel) for channel in channels):
+    said = {re.sub(r"\d+|\b[rgba]\b", "", channel, flags=re.IGNORECASE).strip() for channel in channels}
+    if len(said) > 1 and not any(_NOT_MARKERS.search(channel) for channel in channels):
         raise ValueError(
             f"slide {name} has the channels {', '.join(channels)}, as fluorescence has; expected a brightfield "
             "image: pass the H&E, or name its channels Red, Green and Blue if this is one"

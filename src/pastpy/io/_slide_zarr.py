@@ -71,7 +71,6 @@ def open_zarr(path: Path) -> Slide:
         )
     if image is None:
         raise ValueError(f"{path.name} holds no OME-Zarr image (no 'multiscales' in its attributes)")
-    refuse_markers(path.name, _channel_names(attributes))
     try:
         axes = _axes(image)
         names = [dataset["path"] for dataset in image["datasets"]]
@@ -81,6 +80,9 @@ def open_zarr(path: Path) -> Slide:
             if len(array.shape) != len(axes):
                 raise ValueError(f"level {name!r} has {len(array.shape)} axes, the metadata name {len(axes)}")
             levels.append(_lazy(path, name, [a["name"] for a in axes], array))
+        labels = _channel_names(attributes)
+        if len(labels) == dict(zip((a["name"] for a in axes), array.shape, strict=True)).get("c"):
+            refuse_markers(path.name, labels)
         return Slide(levels=levels, mpp=_resolution(image, axes), objective_power=None, format="OME-Zarr")
     except DAMAGED as error:
         if str(error).startswith("slide "):

@@ -174,7 +174,7 @@ class PAST(nn.Module):
     def image_regions(self) -> list[int]:
         """Positions of the regions, among those of all passes, that are pooled from the image: all but outlines.
 
-        A cell that lies on the image has all of these; its outline may be missing.
+        A cell that lies well inside the image has all of these; its outline may be missing.
         """
         regions = [region for each in self.passes for region in each.regions]
         return [i for i, region in enumerate(regions) if region.of_image]

@@ -77,8 +77,8 @@ def validation_scores(
     )
 
 
-def one_component_scores(train: list[Section], section: Section, genes: list[str]) -> pd.DataFrame:
-    """Scores of the humblest baseline: one principal component of the frozen features pooled over the spots."""
+def one_component_scores(train: list[Section], section: Section, genes: list[str], region: int) -> pd.DataFrame:
+    """Scores of the humblest baseline: one principal component of the frozen features of a region, over the spots."""
     import pandas as pd
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LinearRegression
@@ -87,11 +87,11 @@ def one_component_scores(train: list[Section], section: Section, genes: list[str
 
     from pastpy.metrics import expression
 
-    x = np.concatenate([s.spot_pooled[:, 0] for s in train])
+    x = np.concatenate([s.spot_pooled[:, region] for s in train])
     y = np.concatenate([log_counts(s, genes) for s in train])
     fitted = make_pipeline(StandardScaler(), PCA(1), LinearRegression()).fit(x, y)
     return expression(
-        pd.DataFrame(fitted.predict(section.spot_pooled[:, 0]), columns=genes),
+        pd.DataFrame(fitted.predict(section.spot_pooled[:, region]), columns=genes),
         pd.DataFrame(log_counts(section, genes), columns=genes),
     )
 
@@ -185,7 +185,9 @@ def _scored(
         "mean_r_variable": float(top.mean()),
         "mean_r_best_50": float(top.nlargest(50).mean()),
         "mean_r_shuffled": float(validation_scores(model, section, genes, order=shuffled)["pearson"].mean()),
-        "mean_r_one_component": float(one_component_scores(train, section, genes)["pearson"].mean()),
+        "mean_r_one_component": float(
+            one_component_scores(train, section, genes, model.image_regions[0])["pearson"].mean()
+        ),
         "nb_deviance": mean_deviance(counts, share[seen], theta),
         "nb_deviance_gene_mean": mean_deviance(counts, mean / mean.sum(), theta),
     }

@@ -49,8 +49,8 @@ class TrainConfig:
         Share of sections and simulated donors whose cells are shown without their outlines in a step, for a model with
         a region of kind ``"outline"``: users may have none.
     outline_noise
-        Share of simulated donors whose outlines get noise of up to 1.5 standard deviations in a step: they are the true
-        ones, and users have those that somebody has found.
+        Share of simulated donors, of those whose outlines are shown, whose outlines get noise of up to 1.5 standard
+        deviations in a step: they are the true ones, and users have those that somebody has found.
     epochs, batch_spots, cells_per_spot, batch_simulated, learning_rate, weight_decay, readout_decay
         Schedule: passes over the spots, spots a step, cells drawn from each, simulated cells a step; AdamW;
         ``readout_decay`` is the weight decay of the decoder's per-gene weights.
@@ -104,6 +104,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("outline_dropout", "outline_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share, from 0 to 1; got {getattr(self, name)}")
         if self.contrastive not in get_args(Contrastive):
             raise ValueError(f"contrastive={self.contrastive!r} is unknown; use one of {list(get_args(Contrastive))}")
 

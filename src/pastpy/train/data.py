@@ -188,7 +188,8 @@ def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View, *
     units = _elements.unit_geometry(sdata, table_key, shapes_key, image_key, mpp=mpp)
     parts = []
     for each in model.passes:
-        # a zoomed view is read as if its pixels had the model's µm/px: what is seen is larger or smaller, regions too
+        # a zoomed view is read as if its pixels had the model's µm/px: what is seen is larger or smaller, regions too.
+        # Outlines keep their µm, which differ from that by one factor for the whole view.
         target_mpp = each.target_mpp * view.zoom
         regions = [
             Region(r.name, r.kind, r.radius_um * view.zoom, (r.offset_um[0] * view.zoom, r.offset_um[1] * view.zoom))

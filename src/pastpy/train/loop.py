@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["fit"]
 
+#: Added to the standard deviation of every feature.
+LEAST_STD = 1e-3
+
 
 def fit(
     config: TrainConfig | str | Path, out: str | Path, *, data: str | Path | None = None, progress: bool = True
@@ -150,7 +153,7 @@ def _initialise(model: PAST, train: list[Section], simulated: SimulatedCells | N
     excess = ((counts - mu) ** 2 - mu).sum(axis=0) / (mu**2).sum(axis=0)
     with torch.no_grad():
         model.feature_mean.copy_(torch.from_numpy(np.nanmean(pooled, axis=0)))
-        model.feature_std.copy_(torch.from_numpy(np.nanstd(pooled, axis=0) + 1e-3))
+        model.feature_std.copy_(torch.from_numpy(np.nanstd(pooled, axis=0) + LEAST_STD))
         model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
         model.background.copy_(torch.from_numpy(np.log(share)))
         model.log_theta.copy_(torch.from_numpy(-np.log(np.clip(excess, 0.02, 10))))
@@ -231,8 +234,8 @@ def on_one_level(sections: list[np.ndarray]) -> list[np.ndarray]:
     How much of a gene one section has more than another, be it depth or batch, its image does not show, and within a
     section it earns nothing: without it the network does not learn to tell sections apart.
     """
-    mean = np.concatenate(sections).mean(axis=0)
-    return [values - values.mean(axis=0) + mean for values in sections]
+    mean = np.nanmean(np.concatenate(sections), axis=0)  # a spot without counts has no profile
+    return [values - np.nanmean(values, axis=0) + mean for values in sections]
 
 
 class Batches:
@@ -285,7 +288,9 @@ class Batches:
             return None
         shape = (len(self.train), 1, self.mean.shape[1])
         gain = np.exp(rng.normal(0, sd, shape)).astype(np.float32)
-        offset = rng.normal(0, sd, shape).astype(np.float32) * self.std
+        # channels of an outline that hold nothing stay so
+        spread = np.where(self.std > 2 * LEAST_STD, self.std, 0)
+        offset = rng.normal(0, sd, shape).astype(np.float32) * spread
         return np.broadcast_to(gain, offset.shape), self.mean * (1 - gain) + offset
 
     def _batch(self, spots: list[tuple[int, int]], rng: np.random.Generator) -> Batch:
