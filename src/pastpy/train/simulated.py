@@ -107,7 +107,8 @@ def _cohort(number: int, config: TrainConfig, model: PAST) -> SimulatedCells:
             "genes": np.array(cells.genes, dtype=str),
         }  # fmt: skip
 
-    found = cached_arrays(f"simulated-{number}", [config.simulated_donors, *made_from(model)], make)
+    # what is kept of a cell is part of the key: files of before hold something else
+    found = cached_arrays(f"simulated-{number}", ["expected", config.simulated_donors, *made_from(model)], make)
     cohort = np.zeros(len(found["donor"]), dtype=np.int64)
     return SimulatedCells(found["pooled"], found["expected"], found["donor"], cohort, found["genes"].tolist())
 
