@@ -74,6 +74,8 @@ def open_zarr(path: Path) -> Slide:
     try:
         axes = _axes(image)
         names = [dataset["path"] for dataset in image["datasets"]]
+        if not names:
+            raise ValueError("its metadata name no level")
         levels = []
         for name in names:
             array = zarr.open_array(path / name, mode="r")
