@@ -44,7 +44,10 @@ def test_mini_is_what_was_shipped():
         ({"joint": "product"}, "joint='product' is unknown"),
         ({"lora_rank": 0}, "lora_rank must be positive"),
         ({"store_backbone": False, "backbone_training": "full"}, "must be stored"),
-        ({"regions": (Region("away", "disc", 5.0, (9.0, 0.0)),)}, "at least one of the image that lies at"),
+        (
+            {"regions": (Region("away", "disc", 5.0, (9.0, 0.0)),)},
+            "at least one of the image that lies at the cell itself",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_refused(entries, message):
