@@ -1,6 +1,6 @@
 """How much of her2st's expression the frozen backbone's stages carry, at two resolutions: a ridge per stage.
 
-    python benchmarks/backbone_stages.py --data ../shared/data
+    python benchmarks/backbone_stages.py --data ../shared/data [--out docs/_data/backbone_stages.json]
 
 Leave one section out over C2–C6; mean Pearson r over the 250 most variable genes of the training spots that are
 detected in a tenth of them. The ridge's α is the best of three by that same mean, which flatters all rows alike: the
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from simulated_slide import report
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
@@ -69,29 +71,32 @@ def mean_r(
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    folder = parser.parse_args().data
-    root = folder / "her2st"
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    root = arguments.data / "her2st"
     sections = {n: read_section(root, n, mpp=MPP, spot_diameter_um=DIAMETER_UM) for n in SECTIONS}
     genes = sorted(set.intersection(*(set(s["spots"].var_names) for s in sections.values())))
     counts = {n: s["spots"][:, genes].X.toarray() for n, s in sections.items()}
     totals = {n: np.asarray(s["spots"].X.sum(axis=1)).reshape(-1, 1) for n, s in sections.items()}
     network = load_imagenet_lite0().to(memory_format=torch.channels_last)
-    print("µm/px  stages     spot   spot + wide disc")
+    result: list[dict[str, Any]] = []
     for target_mpp in (0.5, 1.0):
         with torch.inference_mode():
             found = {n: features(network, s, target_mpp) for n, s in sections.items()}
         for name, part in {**{str(k): v for k, v in STAGES.items()}, "2, 3, 4": slice(None)}.items():
-            best = [
+            spot, with_disc = (
                 max(
                     mean_r({n: f[:, :discs, part].reshape(len(f), -1) for n, f in found.items()}, counts, totals, alpha)
                     for alpha in (300, 3000, 20000)
                 )
                 for discs in (1, 2)
-            ]
-            print(f"{target_mpp:<6} {name:<9} {best[0]:.3f}   {best[1]:.3f}", flush=True)
+            )
+            result.append({"mpp": target_mpp, "stages": name, "spot": spot, "spot and wide disc": with_disc})
+            print(result[-1], flush=True)
+    report(result, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Write the tables of docs/scaling.md from the JSON files in docs/_data.
+"""Write the tables of the benchmarks into docs/scaling.md and docs/decisions.md, from the JSON files in docs/_data.
 
     python benchmarks/run_all.py
     python benchmarks/dense_accuracy.py --data ../shared/data --out docs/_data/dense_accuracy.json
+    python benchmarks/backbone_stages.py --data ../shared/data --out docs/_data/backbone_stages.json
+    python benchmarks/cpu_runtimes.py --out docs/_data/cpu_runtimes.json
     python scripts/make_scaling.py
 
 A table whose file is not there says so.
@@ -137,7 +139,34 @@ def resume(result: dict[str, Any]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[Any], str]] = {
+def backbone_stages(result: list[dict[str, Any]]) -> str:
+    """A row a resolution and stage."""
+    stride = {"2": " (stride 8)", "3": " (16)", "4": " (16)"}
+    rows = [
+        (
+            f"{r['mpp']:g}", r["stages"] + stride.get(r["stages"], ""),
+            f"{r['spot']:.3f}", f"{r['spot and wide disc']:.3f}",
+        )
+        for r in result
+    ]  # fmt: skip
+    return table(("µm/px", "stage", "spot", "spot + wide disc"), rows)
+
+
+def cpu_runtimes(result: dict[str, Any]) -> str:
+    """A row a runtime."""
+    rows = [
+        (
+            name, f"{r['ms_a_tile']:g}", f"{r['times_as_fast_as_PyTorch']:g}",
+            f"{r['cosine_of_tokens_median']:.3f}", f"{r['cosine_of_tokens_lowest_percent']:.3f}",
+        )
+        for name, r in result.items()
+        if isinstance(r, dict) and "ms_a_tile" in r
+    ]  # fmt: skip
+    header = ("runtime", "ms a tile", "times as fast", "cosine to PyTorch's tokens, median", "lowest hundredth")
+    return table(header, rows) + "\n\n" + on(result["machine"])
+
+
+SCALING: dict[str, Callable[[Any], str]] = {
     "reading": reading,
     "dense_vs_crops": dense_vs_crops,
     "dense_accuracy": dense_accuracy,
@@ -147,7 +176,9 @@ TABLES: dict[str, Callable[[Any], str]] = {
     "dask_workers": dask_workers,
     "resume": resume,
 }
+DECISIONS: dict[str, Callable[[Any], str]] = {"backbone_stages": backbone_stages, "cpu_runtimes": cpu_runtimes}
 
 
 if __name__ == "__main__":
-    fill(DOCS / "scaling.md", TABLES, missing="*Not measured yet.*")
+    for page, tables in (("scaling.md", SCALING), ("decisions.md", DECISIONS)):
+        fill(DOCS / page, tables, missing="*Not measured yet.*")

@@ -123,21 +123,6 @@ def test_features_see_every_pixel_whatever_the_cache_holds(breast, tmp_path):
         assert np.abs(window_features(breast, backbone="colour") - first).max() > 0.1
 
 
-def test_digest_covers_all_tiles(monkeypatch):
-    from xarray import DataArray
-
-    from pastpy.bench import _features
-
-    monkeypatch.setattr(_features, "_TILE_PX", 8)
-    pixels = np.zeros((3, 20, 17), np.uint8)
-    digests = {_features.image_digest(DataArray(pixels, dims=("c", "y", "x")))}
-    for y, x in ((0, 0), (7, 8), (19, 16)):
-        other = pixels.copy()
-        other[1, y, x] = 1
-        digests.add(_features.image_digest(DataArray(other, dims=("c", "y", "x"))))
-    assert len(digests) == 4
-
-
 def test_features_are_float32_on_every_machine():
     from xarray import DataArray
 

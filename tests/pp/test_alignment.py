@@ -17,7 +17,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 from spatialdata.transformations import Affine, Identity, Scale, Sequence, set_transformation
 
 import pastpy as past
-from pastpy._elements import image_levels, set_mpp
+from pastpy._elements import image_levels, set_mpp, unit_geometry
 from pastpy.pp._alignment import guard
 from pastpy.pp._alignment_fit import ORIENTATIONS, Pose, fit_windows, point_density, point_scene, poses
 from pastpy.pp._alignment_shift import expression_profiles
@@ -412,29 +412,34 @@ def test_a_window_without_blobs_has_no_width():
 # Guard
 
 
+def guarded(sdata, on_misaligned):
+    """The guard on the nuclei of an object, as ``tl.embed`` calls it."""
+    guard(sdata, **ELEMENTS, units=unit_geometry(sdata, **ELEMENTS, mpp=0.69), on_misaligned=on_misaligned)
+
+
 def test_guard(segmented):
     moved = faulty(segmented, "15 µm shift", "nuclei", "cells")
     with pytest.warns(UserWarning, match=r"'nuclei' and image 'he' do not seem to fit: cells lie 1\d\.\d µm off"):
-        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="warn")
+        guarded(moved, "warn")
     with pytest.raises(ValueError, match="do not seem to fit"):
-        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+        guarded(moved, "raise")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="ignore")
-        guard(faulty(segmented, "none", "nuclei", "cells"), **ELEMENTS, mpp=0.69, on_misaligned="raise")
+        guarded(moved, "ignore")
+        guarded(faulty(segmented, "none", "nuclei", "cells"), "raise")
     with pytest.raises(ValueError, match="on_misaligned='no' is unknown"):
-        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="no")
+        guarded(moved, "no")
 
 
 def test_guard_trusts_pastpys_own_nuclei_until_they_are_moved(segmented, monkeypatch):
     calls = []
     monkeypatch.setattr("pastpy.pp._alignment.judge", lambda *a, **k: calls.append(1) or judge(*a, **k))
-    guard(segmented, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+    guarded(segmented, "raise")
     assert not calls
     moved = faulty(segmented, "15 µm shift", "nuclei", "cells")
     moved["cells"].uns["past"] = segmented["cells"].uns["past"]
     with pytest.raises(ValueError, match="do not seem to fit"):
-        guard(moved, **ELEMENTS, mpp=0.69, on_misaligned="raise")
+        guarded(moved, "raise")
     assert calls
 
 
@@ -442,8 +447,10 @@ def test_guard_points_at_the_users_line(segmented):
     """As it would if it were called from deep within pastpy."""
     inside = {"__name__": "pastpy.tl._inside", "guard": guard}
     exec("def deeper(*a, **k):\n    guard(*a, **k)\n\ndef run(*a, **k):\n    deeper(*a, **k)", inside)
+    moved = faulty(segmented, "15 µm shift", "nuclei", "cells")
+    units = unit_geometry(moved, **ELEMENTS, mpp=0.69)
     with pytest.warns(UserWarning, match="do not seem to fit") as caught:
-        inside["run"](faulty(segmented, "15 µm shift", "nuclei", "cells"), **ELEMENTS, mpp=0.69, on_misaligned="warn")
+        inside["run"](moved, **ELEMENTS, units=units, on_misaligned="warn")
     assert [w.filename for w in caught] == [__file__]
 
 

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
     from pastpy.engine import FieldReader, TokenEncoder, UnitShapes
 
-__all__ = ["Backbone", "features_at", "image_digest", "window_features"]
+__all__ = ["Backbone", "features_at", "window_features"]
 
 Backbone = Literal["imagenet", "colour"]
 #: Patches encoded together.
 _PATCHES = 16
-#: Side of the tiles in which an image is hashed, px: 48 MiB of RGB.
-_TILE_PX = 4096
 
 
 def window_features(
@@ -183,30 +181,16 @@ def _encoder(backbone: Backbone) -> TokenEncoder:
     return ImageNetStages().eval() if backbone == "imagenet" else ColourTexture()
 
 
-def image_digest(level: DataArray) -> str:
-    """Hash of all pixels of a level, (c, y, x), read tile by tile."""
-    import hashlib
-
-    from pastpy.engine.fingerprint import array_fingerprint
-
-    sha = hashlib.sha256(repr(level.shape).encode())
-    for y in range(0, level.sizes["y"], _TILE_PX):
-        for x in range(0, level.sizes["x"], _TILE_PX):
-            tile = level[:, y : y + _TILE_PX, x : x + _TILE_PX]
-            sha.update(array_fingerprint(tile.to_numpy()).encode())
-    return sha.hexdigest()
-
-
 def _digest(levels: list[DataArray], centroids: np.ndarray, settings: list[object]) -> str:
     """Hash of the pixels, of the shapes of coarser levels, which may be read instead, of the rows and the settings."""
     import hashlib
     import json
     from importlib.metadata import version
 
-    from pastpy.engine.fingerprint import array_fingerprint
+    from pastpy.engine.fingerprint import array_fingerprint, pixels_fingerprint
 
     key = [
-        version("pastpy"), "float32", image_digest(levels[0]), [list(level.shape) for level in levels],
+        version("pastpy"), "float32", pixels_fingerprint(levels[0]), [list(level.shape) for level in levels],
         array_fingerprint(centroids), *settings,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from spatialdata import SpatialData
 
 __all__ = [
-    "FitPredict", "Fold", "blind", "canonical_donors", "fresh_fold", "make_folds", "own_copy", "refuse_shared_units",
+    "Arrangement", "FitPredict", "Fold", "arrange", "blind", "canonical_donors", "fresh_fold", "make_folds", "own_copy",
+    "refuse_shared_units",
 ]  # fmt: skip
 
 #: A row is taken for a fingerprint of its unit if it has so many different genes.
@@ -273,6 +274,52 @@ def own_copy(sdata: SpatialData) -> SpatialData:
         tables={name: table.copy() for name, table in sdata.tables.items()},
         attrs=deepcopy(dict(sdata.attrs)),
     )
+
+
+class Arrangement(NamedTuple):
+    """What a protocol over folds begins with.
+
+    Attributes
+    ----------
+    donors
+        Section → donor.
+    folds
+        Fold → training and held-out sections.
+    sections
+        Section → copy that nobody else holds.
+    tables
+        Section → table that is scored, of the copy.
+    """
+
+    donors: dict[str, str]
+    folds: dict[str, tuple[list[str], list[str]]]
+    sections: dict[str, SpatialData]
+    tables: dict[str, AnnData]
+
+
+def arrange(
+    sections: Mapping[str, SpatialData],
+    donors: Mapping[str, Any] | Series | None,
+    *,
+    hold_out: Literal["section", "donor"],
+    within_patient: bool,
+    folds: Sequence[tuple[Sequence[str], Sequence[str]]] | None,
+    table_key: str | None,
+    layer: str | None,
+) -> Arrangement:
+    """Folds over copies of the sections; arguments as in :func:`make_folds` and :class:`Fold`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`make_folds`, and if two sections hold the same units.
+    """
+    donor_of = canonical_donors(donors, sections)
+    names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
+    own = {name: own_copy(sdata) for name, sdata in sections.items()}
+    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
+    refuse_shared_units(tables, layer=layer)
+    return Arrangement(donor_of, names, own, tables)
 
 
 def fresh_fold(

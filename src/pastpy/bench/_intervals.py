@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pastpy import _elements
-from pastpy.bench._folds import (
-    FitPredict,
-    canonical_donors,
-    fresh_fold,
-    make_folds,
-    own_copy,
-    refuse_shared_units,
-)
+from pastpy.bench._folds import FitPredict, arrange, fresh_fold
 from pastpy.bench._loso import checked, choose_genes, training_mean
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._conformal import (
@@ -130,11 +122,15 @@ def nested_intervals(
     """
     import pandas as pd
 
-    donor_of = canonical_donors(donors, sections)
-    names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
-    own = {name: own_copy(sdata) for name, sdata in sections.items()}
-    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
-    refuse_shared_units(tables, layer=layer)
+    donor_of, names, own, tables = arrange(
+        sections,
+        donors,
+        hold_out=hold_out,
+        within_patient=within_patient,
+        folds=folds,
+        table_key=table_key,
+        layer=layer,
+    )
     unit_of = {s: s if within_patient else donor_of[s] for s in tables}
     genes_of = {
         name: choose_genes(name, tables, train, test, genes, n_genes, min_detected, layer)

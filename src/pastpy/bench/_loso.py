@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pastpy import _elements, _keys
-from pastpy.bench._folds import (
-    FitPredict,
-    canonical_donors,
-    fresh_fold,
-    make_folds,
-    own_copy,
-    refuse_shared_units,
-)
+from pastpy import _keys
+from pastpy.bench._folds import FitPredict, arrange, fresh_fold
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._ceiling import noise_ceiling
 from pastpy.metrics._columns import CONSTANT_PREDICTED, silence_as_zero
@@ -251,11 +244,15 @@ def run_loso(
     """
     import pandas as pd
 
-    donor_of = canonical_donors(donors, sections)
-    names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
-    own = {name: own_copy(sdata) for name, sdata in sections.items()}
-    tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
-    refuse_shared_units(tables, layer=layer)
+    donor_of, names, own, tables = arrange(
+        sections,
+        donors,
+        hold_out=hold_out,
+        within_patient=within_patient,
+        folds=folds,
+        table_key=table_key,
+        layer=layer,
+    )
     genes_of: dict[str, list[str]] = {}
     spatial_of: dict[str, list[str]] = {}
     mean_of: dict[str, Series] = {}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pastpy import _elements, _keys
-from pastpy.bench._features import image_digest
 from pastpy.bench._folds import own_copy
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def _fingerprint(model: PAST, sdata: SpatialData, table_key: str, genes: list[st
     """What a prediction depends on: the weights, the pixels, the shape of each row, the genes."""
     import shapely
 
-    from pastpy.engine.fingerprint import array_fingerprint, model_fingerprint
+    from pastpy.engine.fingerprint import array_fingerprint, model_fingerprint, pixels_fingerprint
 
     image_key = _elements.resolve_image(sdata)
     mpp = _elements.resolve_mpp(sdata, image_key)
@@ -144,7 +143,7 @@ def _fingerprint(model: PAST, sdata: SpatialData, table_key: str, genes: list[st
     outlines = np.frombuffer(b"".join(w or b"-" for w in shapely.to_wkb(units.geometry)), dtype=np.uint8)
     place = array_fingerprint(np.array(mpp), units.radius, units.centroids, outlines)
     return " ".join(
-        [model_fingerprint(model), image_digest(levels[0]), repr([level.shape for level in levels]), place, *genes]
+        [model_fingerprint(model), pixels_fingerprint(levels[0]), repr([level.shape for level in levels]), place, *genes]
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from spatialdata import SpatialData
 
+    from pastpy._elements import UnitGeometry
     from pastpy.engine import Workers
 
 __all__ = ["check_alignment", "guard"]
@@ -127,8 +128,11 @@ def check_alignment(
     check_whole("seed", seed, least=0)
     if not (is_finite(tolerance_um) and tolerance_um > 0):
         raise ValueError(f"tolerance_um must be a positive finite number of µm, got {tolerance_um!r}")
+    units = _elements.unit_geometry(
+        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
+    )
     evidence = gather_evidence(
-        sdata, image_key, shapes_key, table_key, dapi_key=dapi_key, mpp=mpp, coordinate_system=coordinate_system,
+        sdata, image_key, table_key, units, dapi_key=dapi_key, coordinate_system=coordinate_system,
         n_windows=n_windows, seed=seed,
     )  # fmt: skip
     verdict = judge(evidence, tolerance_um=tolerance_um, seed=seed)
@@ -164,7 +168,7 @@ def guard(
     image_key: str,
     shapes_key: str,
     table_key: str,
-    mpp: float,
+    units: UnitGeometry,
     coordinate_system: str,
     on_misaligned: OnMisaligned,
     workers: Workers | None = None,
@@ -178,8 +182,10 @@ def guard(
     ----------
     sdata
         Object with the elements.
-    image_key, shapes_key, table_key, mpp, coordinate_system
+    image_key, shapes_key, table_key, coordinate_system
         As for :func:`check_alignment`, all resolved.
+    units
+        The table's rows on the image.
     on_misaligned
         ``"warn"``, ``"raise"`` or ``"ignore"``.
     workers
@@ -195,7 +201,7 @@ def guard(
     if on_misaligned == "ignore" or _own(sdata, image_key, shapes_key, table_key, coordinate_system):
         return
     evidence = gather_evidence(
-        sdata, image_key, shapes_key, table_key, dapi_key=None, mpp=mpp, coordinate_system=coordinate_system,
+        sdata, image_key, table_key, units, dapi_key=None, coordinate_system=coordinate_system,
         n_windows=_GUARD_WINDOWS, seed=0, workers=workers,
     )  # fmt: skip
     verdict = judge(evidence, tolerance_um=_TOLERANCE_UM)

@@ -21,6 +21,7 @@ from pastpy.pp._watershed import haematoxylin
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
+    from pastpy._elements import UnitGeometry
     from pastpy.engine import Workers
 
 __all__ = ["Evidence", "gather_evidence"]
@@ -126,20 +127,20 @@ class Evidence:
 def gather_evidence(
     sdata: SpatialData,
     image_key: str,
-    shapes_key: str,
     table_key: str,
+    units: UnitGeometry,
     *,
     dapi_key: str | None,
-    mpp: float,
     coordinate_system: str,
     n_windows: int,
     seed: int,
     workers: Workers | None = None,
 ) -> Evidence:
-    """Read what the check needs; every name is resolved. Workers of a Dask cluster read a large image's overview."""
-    units = _elements.unit_geometry(
-        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
-    )
+    """Read what the check needs; every name is resolved, and the table's rows have been placed on the image.
+
+    Workers of a Dask cluster read a large image's overview.
+    """
+    mpp = units.mpp
     placed = np.isfinite(units.spatial_um).all(axis=1)
     points = units.spatial_um[placed]
     area = units.area_um2[placed]

@@ -300,22 +300,20 @@ def gather_image(
         "shapes_key": shapes_key,
         "table_key": table_key,
         "coordinate_system": coordinate_system,
-        "mpp": mpp,
     }
-    units = _elements.unit_geometry(
-        sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
-    )
+    units = _elements.unit_geometry(sdata, **elements, mpp=mpp)
     levels = _elements.image_levels(sdata, image_key)
     reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=image_key)
     if options.on_misaligned != "ignore":
         from pastpy.pp._alignment import guard
 
         with workers_of(options) as workers:
-            guard(sdata, **elements, on_misaligned=options.on_misaligned, workers=workers)
+            guard(sdata, **elements, units=units, on_misaligned=options.on_misaligned, workers=workers)
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
     facts = {
         **elements,
+        "mpp": mpp,
         "on_misaligned": options.on_misaligned,
         "target_mpp": target_mpp,
         "unit": "spot" if diameter > CELL_DIAMETER_UM else "cell",
