@@ -3,7 +3,7 @@
 The 1500 × 1500 px HGSC image (0.5 µm/px) is repeated lazily, so that the slide itself is never in memory, and segmented
 in a process of its own, whose peak resident memory is the figure.
 
-    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536]
+    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536] [--out segmentation_memory.json]
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from simulated_slide import machine, report
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default), help="folder with hgsc/hgsc_nest.jpg")
     parser.add_argument("--repeat", type=int, default=5, help="copies of the image along each side")
     parser.add_argument("--block", type=int, default=1536, help="block_px")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     image = arguments.data / "hgsc" / "hgsc_nest.jpg"
@@ -81,8 +84,7 @@ def main() -> None:
     run = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--child"], capture_output=True, text=True)
     if run.returncode:
         sys.exit(run.stderr)
-    for name, value in json.loads(run.stdout.splitlines()[-1]).items():
-        print(f"{name:12} {value:g}")
+    report({"machine": machine(), **json.loads(run.stdout.splitlines()[-1])}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Write the tables of the benchmarks into docs/scaling.md and docs/decisions.md, from the JSON files in docs/_data.
+"""Write the tables of the benchmarks into the pages of docs, from the JSON files in docs/_data.
 
     python benchmarks/run_all.py
     python benchmarks/dense_accuracy.py --data ../shared/data --out docs/_data/dense_accuracy.json
     python benchmarks/backbone_stages.py --data ../shared/data --out docs/_data/backbone_stages.json
     python benchmarks/cpu_runtimes.py --out docs/_data/cpu_runtimes.json
+    python benchmarks/segmentation_memory.py --out docs/_data/segmentation_memory.json
     python scripts/make_scaling.py
 
 A table whose file is not there says so.
@@ -166,6 +167,13 @@ def cpu_runtimes(result: dict[str, Any]) -> str:
     return table(header, rows) + "\n\n" + on(result["machine"])
 
 
+def segmentation_memory(result: dict[str, Any]) -> str:
+    """Nuclei, seconds and memory."""
+    row = (f"{result['side_px']:,}", f"{result['nuclei']:,}", f"{result['seconds']:.0f}", f"{result['gb_peak']:.2f}")
+    header = ("side, px", "nuclei", "seconds", "peak of the process, GB")
+    return table(header, [row]) + "\n\n" + on(result["machine"])
+
+
 SCALING: dict[str, Callable[[Any], str]] = {
     "reading": reading,
     "dense_vs_crops": dense_vs_crops,
@@ -177,8 +185,9 @@ SCALING: dict[str, Callable[[Any], str]] = {
     "resume": resume,
 }
 DECISIONS: dict[str, Callable[[Any], str]] = {"backbone_stages": backbone_stages, "cpu_runtimes": cpu_runtimes}
+SEGMENTATION: dict[str, Callable[[Any], str]] = {"segmentation_memory": segmentation_memory}
 
 
 if __name__ == "__main__":
-    for page, tables in (("scaling.md", SCALING), ("decisions.md", DECISIONS)):
+    for page, tables in (("scaling.md", SCALING), ("decisions.md", DECISIONS), ("segmentation.md", SEGMENTATION)):
         fill(DOCS / page, tables, missing="*Not measured yet.*")

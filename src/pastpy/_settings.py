@@ -28,7 +28,8 @@ class Settings:
     precision
         ``"auto"`` (reduced precision where the device is made for it), ``"float32"``, ``"bfloat16"`` or ``"float16"``.
     compile
-        Compile image encoders with ``torch.compile``; worth its minute of start-up on large slides only.
+        Compile image encoders with ``torch.compile`` on GPUs; worth its start-up on large slides only. On a CPU they
+        stay as they are, with a warning: compiled ones are slower there.
     cache_dir
         Folder for results that a later call may reuse.
     verbosity

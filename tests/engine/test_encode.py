@@ -85,5 +85,13 @@ def test_compiling_is_asked_for(monkeypatch):
     FieldEncoder(Blur().tokens, device=CPU)
     assert not asked
     with settings.context(compile=True):
-        FieldEncoder(Blur().tokens, device=CPU)
+        FieldEncoder(Blur().tokens, device=torch.device("cuda"))
     assert asked == [{"dynamic": True}]
+
+
+def test_a_cpu_does_not_compile(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    with settings.context(compile=True), pytest.warns(UserWarning, match="settings.compile is for GPUs"):
+        encoder = FieldEncoder(Blur().tokens, device=CPU)
+    (row,) = encoder.images([np.ones((3, 8, 8), np.uint8)], (8, 8))
+    assert np.isfinite(row).all()

@@ -142,9 +142,8 @@ def _fingerprint(model: PAST, sdata: SpatialData, table_key: str, genes: list[st
     levels = _elements.image_levels(sdata, image_key)
     outlines = np.frombuffer(b"".join(w or b"-" for w in shapely.to_wkb(units.geometry)), dtype=np.uint8)
     place = array_fingerprint(np.array(mpp), units.radius, units.centroids, outlines)
-    return " ".join(
-        [model_fingerprint(model), pixels_fingerprint(levels[0]), repr([level.shape for level in levels]), place, *genes]
-    )
+    sizes = repr([level.shape for level in levels])
+    return " ".join([model_fingerprint(model), pixels_fingerprint(levels[0]), sizes, place, *genes])
 
 
 def predicted_log1p(

@@ -66,7 +66,7 @@ def bars(table: DataFrame, ax: Axes, *, label: str, over: str = "sections") -> N
             ax.text(0.0, row, " not scored: constant within a section", va="center", fontsize=8)
     ax.set_yticks(y, [str(name) for name in table.index])
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_xlabel(f"{label}, mean over genes and {over} (lines: 95 % interval over {over})")
+    ax.set_xlabel(f"{label}, mean over genes and {over}\n(lines: 95 % interval over {over})")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 

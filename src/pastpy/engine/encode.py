@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pastpy._settings import settings
+from pastpy._warn import warn_user
 from pastpy.engine.device import Batches, autocast
 from pastpy.engine.read import as_unit
 
@@ -89,6 +90,16 @@ def plan_tiles(length: int, *, halo: int, alignment: int, tile_px: int = TILE_PX
     return [(s, s + side, *part) for s, part in zip(starts, used, strict=True)]
 
 
+def _compiled(encode: Callable[[torch.Tensor], torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
+    """The function compiled for a device other than a CPU, where that takes minutes and ends with slower code."""
+    import torch
+
+    if device.type == "cpu":
+        warn_user("settings.compile is for GPUs: on a CPU image encoders run as they are, which is faster")
+        return encode
+    return torch.compile(encode, dynamic=True)
+
+
 class FieldEncoder:
     """An encoder on its device: fields and crops in, arrays of tokens out.
 
@@ -119,9 +130,7 @@ class FieldEncoder:
         self.device, self._batch_size, self._name = device, batch_size, name
         self._encode, self._precision = encode, precision
         if settings.compile if compile is None else compile:
-            import torch
-
-            self._encode = torch.compile(encode, dynamic=True)
+            self._encode = _compiled(encode, device)
         self._batches: dict[tuple[int, int], Batches] = {}
 
     def tokens(self, pixels: FieldPixels, encoder: TokenEncoder) -> np.ndarray:
