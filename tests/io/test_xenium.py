@@ -6,15 +6,22 @@ import json
 import shutil
 import uuid
 import warnings
+from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 import zarr
+from shapely import box
+from spatialdata import SpatialData
+from spatialdata.models import ShapesModel
+from spatialdata.transformations import Scale, get_transformation
 
 import pastpy as past
 from pastpy import _elements
+from pastpy.io._xenium import _add_cell_nuclei
 
 PIXEL_UM = 0.2125
 HE_MPP = 0.3637
@@ -100,6 +107,35 @@ def test_real_bundle_without_he(bundle):
     where = _elements.unit_geometry(sdata, "table", "cell_boundaries", "morphology_focus", mpp=PIXEL_UM)
     assert np.median(np.linalg.norm(where.spatial_um - table.obsm["spatial"], axis=1)) < 0.5
     np.testing.assert_allclose(where.area_um2, cells["cell_area"], rtol=0.2, atol=5)
+
+
+def test_the_table_can_annotate_nuclei(bundle, tmp_path):
+    cells, sdata = past.io.read_xenium(bundle), past.io.read_xenium(bundle, outlines="nuclei")
+    assert _elements.resolve_shapes(sdata, table_key="table") == "cell_nuclei"
+    area = {
+        name: _elements.unit_geometry(each, "table", name, "morphology_focus", mpp=PIXEL_UM).area_um2
+        for name, each in (("cell_boundaries", cells), ("cell_nuclei", sdata))
+    }
+    known = np.isfinite(area["cell_nuclei"])
+    assert known.mean() > 0.9 and (area["cell_nuclei"] < area["cell_boundaries"] * 1.05)[known].mean() > 0.95
+    assert np.median(area["cell_nuclei"][known]) < np.median(area["cell_boundaries"]) / 2
+    sdata.write(tmp_path / "store.zarr")
+    with pytest.raises(ValueError, match="outlines='nuclei' needs its nucleus boundaries, which were not read"):
+        past.io.read_xenium(bundle, outlines="nuclei", nucleus_boundaries=False)
+    with pytest.raises(ValueError, match=r"outlines='nucleus' is unknown; use one of \['cells', 'nuclei'\]"):
+        past.io.read_xenium(bundle, outlines="nucleus")
+
+
+def test_of_several_nuclei_a_cell_keeps_the_largest():
+    nuclei = gpd.GeoDataFrame(
+        {"cell_id": ["a", "b", "a"]}, geometry=[box(0, 0, 1, 1), box(5, 5, 7, 7), box(2, 2, 4, 4)], index=[3, 1, 2]
+    )
+    to_global = Scale([2.0, 2.0], axes=("x", "y"))
+    sdata = SpatialData(shapes={"nucleus_boundaries": ShapesModel.parse(nuclei, transformations={"global": to_global})})
+    _add_cell_nuclei(sdata, Path("outs"))
+    found = sdata.shapes["cell_nuclei"]
+    assert found.area.to_dict() == {"a": 4.0, "b": 4.0} and found.geometry["a"].bounds == (2, 2, 4, 4)
+    assert get_transformation(found) == to_global
 
 
 @pytest.mark.parametrize(
@@ -350,6 +386,23 @@ def test_an_alignment_that_puts_no_cell_on_the_he_is_refused(bundle):
     write_matrix(bundle / "align.csv", matrix)
     with pytest.raises(ValueError, match="alignment of H&E 'he': none of the 526 cells lies on"):
         past.io.read_xenium(bundle, he_image=image, he_alignment=bundle / "align.csv", transcripts=False)
+
+
+def test_an_inverted_alignment_is_told(bundle):
+    matrix = he_to_dapi(10)
+    image, _ = paint(bundle, matrix, states_mpp=False)
+    with pytest.raises(
+        ValueError, match=r"none of the 526 cells lies on image 'he' .*; \d+% would lie on it if the matrix"
+    ):
+        past.io.read_xenium(bundle, he_image=image, he_alignment=np.linalg.inv(matrix), transcripts=False)
+
+
+def test_the_alignment_of_an_image_named_he_is_found(bundle):
+    matrix = he_to_dapi(10)
+    image, _ = paint(bundle, matrix, name="he.tif")
+    write_matrix(bundle / "he_imagealignment.csv", matrix)
+    sdata = past.io.read_xenium(bundle, he_image=image, transcripts=False)
+    np.testing.assert_allclose(sdata["table"].uns["past"]["read_xenium"]["he_to_global"], matrix)
 
 
 def test_dapi_is_no_he(bundle):

@@ -8,13 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from anndata import AnnData
+from geopandas import GeoDataFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas import Categorical, DataFrame
 from scipy.ndimage import gaussian_filter
+from shapely import Point
 from spatialdata import SpatialData
 from spatialdata.models import Image2DModel, ShapesModel, TableModel
-from spatialdata.transformations import Affine, Identity, Scale, Sequence, set_transformation
+from spatialdata.transformations import Affine, Identity, Scale, Sequence, get_transformation, set_transformation
 
 import pastpy as past
 from pastpy._elements import image_levels, set_mpp, unit_geometry
@@ -407,6 +409,21 @@ def test_a_window_without_blobs_has_no_width():
     assert np.isnan(blob_width([], 0.5)) and np.isnan(blob_width([flat[:12, :12]] * 2, 0.5))
     assert np.isnan(profile_width([flat], 0.5, [np.full((50, 2), 256.0)]))  # too few
     assert np.isnan(profile_width([flat], 0.5, [np.full((150, 2), 256.0)]))  # nothing under them
+
+
+def test_outlines_of_whole_cells_need_not_centre_on_nuclei(segmented):
+    """Cells are wider than nuclei, and their centres lie some µm off: no fault, and no reason to doubt the µm/px."""
+    sdata = faulty(segmented, "none", "nuclei", "cells")
+    rng = np.random.default_rng(0)
+    nuclei = sdata["nuclei"]
+    off = rng.normal(0, 3.5 / 0.69, (len(nuclei), 2))
+    whole = [Point(p.x + x, p.y + y).buffer(9.5 / 0.69) for p, (x, y) in zip(nuclei.centroid, off, strict=True)]
+    outlines = GeoDataFrame(geometry=whole, index=nuclei.index)
+    transformations = get_transformation(nuclei, get_all=True)
+    del sdata.shapes["nuclei"]
+    sdata.shapes["nuclei"] = ShapesModel.parse(outlines, transformations=transformations)
+    found = past.pp.check_alignment(sdata).loc["nuclei"]
+    assert found["verdict"] != "suspicious", found["reason"]
 
 
 # Guard

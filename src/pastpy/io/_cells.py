@@ -89,9 +89,9 @@ def add_cells(
 
 
 def check_on_image(
-    sdata: SpatialData, image_key: str, centroids: np.ndarray, source: str, *, what: str = "outlines"
+    sdata: SpatialData, image_key: str, centroids: np.ndarray, source: str, *, what: str = "outlines", hint: str = ""
 ) -> None:
-    """Refuse centroids (n, 2), level-0 pixels, none of which lies on the image.
+    """Refuse centroids (n, 2), level-0 pixels, none of which lies on the image; ``hint`` ends the message.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def check_on_image(
         raise ValueError(
             f"{source}: none of the {len(centroids)} {what} lies on image {image_key!r} "
             f"({sizes['x']}×{sizes['y']} px); in its pixels "
-            f"they reach from ({low[0]:.0f}, {low[1]:.0f}) to ({high[0]:.0f}, {high[1]:.0f})"
+            f"they reach from ({low[0]:.0f}, {low[1]:.0f}) to ({high[0]:.0f}, {high[1]:.0f}){hint}"
         )
 
 

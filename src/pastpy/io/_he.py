@@ -103,6 +103,18 @@ def _how_to_mend(inverted: float) -> str:
     return "pass the image that the alignment was made with, at full resolution, or its true µm/px as mpp="
 
 
+def _inverted(matrix: np.ndarray, pixels: np.ndarray, slide: Slide) -> str:
+    """What to say of cells that would lie on the H&E if the matrix were the other way round; nothing otherwise."""
+    for _ in range(2):  # from where the matrix puts them to the morphology image, and on as if it led to the H&E
+        pixels = pixels @ matrix[:2, :2].T + matrix[:2, 2]
+    inside = ((pixels >= 0) & (pixels <= slide.levels[0].shape[:0:-1])).all(axis=1)
+    if inside.sum() * 2 < len(pixels):
+        return ""
+    return (
+        f"; {inside.mean():.0%} would lie on it if the matrix were inverted: it must lead from H&E to morphology pixels"
+    )
+
+
 def add_he(
     sdata: SpatialData,
     he: HE,
@@ -137,7 +149,10 @@ def add_he(
     else:
         inverse = np.linalg.inv(he.alignment.matrix)
         pixels = np.asarray(table.obsm[_keys.SPATIAL], dtype=float) / pixel_um @ inverse[:2, :2].T + inverse[:2, 2]
-    check_on_image(sdata, image_key, pixels, f"the alignment of H&E {image_key!r}", what="cells")
+    check_on_image(
+        sdata, image_key, pixels, f"the alignment of H&E {image_key!r}", what="cells",
+        hint=_inverted(he.alignment.matrix, pixels, he.slide),
+    )  # fmt: skip
     table.obsm[_keys.SPATIAL] = pixels * he.mpp
     aligned = {
         "he_to_global": he.alignment.matrix.tolist(),

@@ -7,6 +7,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from pastpy import _keys
 from pastpy._elements import set_mpp
 from pastpy._provenance import record
@@ -33,6 +35,10 @@ _FILES = {
 }
 
 
+#: Shapes that the table can annotate.
+_OUTLINES = {"cells": "cell_boundaries", "nuclei": "cell_nuclei"}
+
+
 def read_xenium(
     path: str | Path,
     *,
@@ -40,6 +46,7 @@ def read_xenium(
     he_alignment: str | Path | ArrayLike | None = None,
     mpp: float | None = None,
     image_key: str = _keys.IMAGE,
+    outlines: Literal["cells", "nuclei"] = "cells",
     **kw: Any,
 ) -> SpatialData:
     """Read a Xenium output bundle, with the H&E of the section where there is one.
@@ -65,17 +72,22 @@ def read_xenium(
         µm per level-0 pixel of the H&E, to check the alignment by, in place of what the image file states.
     image_key
         Name of the H&E.
+    outlines
+        Which shapes the table annotates, and tools therefore look under: ``"cells"``, the bundle's cell boundaries;
+        or ``"nuclei"``, which ``past-mini`` was trained on and :func:`pastpy.tl.virtual_stain` expects:
+        ``shapes["cell_nuclei"]``, the nucleus of each cell, the largest where it has several. Cells without one then
+        have no shape, and get no embedding of their image.
     **kw
         Passed to :func:`spatialdata_io.xenium`. Label images and cell circles are not read by default.
 
     Returns
     -------
     SpatialData
-        As :func:`spatialdata_io.xenium` gives it, with the table annotating ``shapes["cell_boundaries"]`` by
-        ``cell_id``, and with an H&E: ``images[image_key]``, a lazy multiscale image; ``attrs["past"]["mpp"]``, for
-        the H&E by the alignment; ``obsm["spatial"]`` in µm from the H&E's top-left corner; morphology images noted so
-        that defaults skip them. ``table.uns["past"]["read_xenium"]`` has the affine, the residual of keypoints in µm
-        and their number.
+        As :func:`spatialdata_io.xenium` gives it, with the table annotating ``shapes["cell_boundaries"]`` (or
+        ``["cell_nuclei"]``) by ``cell_id``, and with an H&E: ``images[image_key]``, a lazy multiscale image;
+        ``attrs["past"]["mpp"]``, for the H&E by the alignment; ``obsm["spatial"]`` in µm from the H&E's top-left
+        corner; morphology images noted so that defaults skip them. ``table.uns["past"]["read_xenium"]`` has the
+        affine, the residual of keypoints in µm and their number.
 
     Raises
     ------
@@ -98,6 +110,8 @@ def read_xenium(
     """
     from spatialdata_io import xenium
 
+    if outlines not in _OUTLINES:
+        raise ValueError(f"outlines={outlines!r} is unknown; use one of {list(_OUTLINES)}")
     folder = bundle_folder(path, "Xenium bundle")
     options = {"cells_labels": False, "nucleus_labels": False, "cells_as_circles": False, "aligned_images": False, **kw}
     pixel_um = _pixel_size(folder)
@@ -115,8 +129,10 @@ def read_xenium(
     parameters = {"morphology_mpp": pixel_um}
     if "table" in sdata.tables:
         record(sdata.tables["table"], "read_xenium", parameters)
-    if "table" in sdata.tables and "cell_boundaries" in sdata.shapes:
-        annotate(sdata, "table", "cell_boundaries", "cell_id")
+    if outlines == "nuclei":
+        _add_cell_nuclei(sdata, folder)
+    if "table" in sdata.tables and _OUTLINES[outlines] in sdata.shapes:
+        annotate(sdata, "table", _OUTLINES[outlines], "cell_id")
     for name in [n for n in sdata.images if n.startswith("morphology")]:
         set_mpp(sdata, name, pixel_um)
     if he is not None:
@@ -124,6 +140,27 @@ def read_xenium(
             sdata, he, image_key, pixel_um=pixel_um, table_key="table", function="read_xenium", parameters=parameters
         )  # fmt: skip
     return sdata
+
+
+def _add_cell_nuclei(sdata: SpatialData, folder: Path) -> None:
+    """Add the largest nucleus of each cell, by the cell's id; bundles since 2.0 name several nuclei of a cell."""
+    from geopandas import GeoDataFrame
+    from spatialdata.models import ShapesModel
+    from spatialdata.transformations import get_transformation
+
+    if "nucleus_boundaries" not in sdata.shapes:
+        raise ValueError(
+            f"Xenium bundle {folder.name}: outlines='nuclei' needs its nucleus boundaries, which were not read; use "
+            "outlines='cells', or past.pp.segment_nuclei"
+        )
+    nuclei = sdata.shapes["nucleus_boundaries"]
+    of_cell = nuclei["cell_id"].to_numpy() if "cell_id" in nuclei else nuclei.index.to_numpy()
+    by_area = np.argsort(-nuclei.area.to_numpy(), kind="stable")
+    largest = GeoDataFrame(geometry=nuclei.geometry.to_numpy()[by_area], index=of_cell[by_area])
+    largest = largest[~largest.index.duplicated()].rename_axis("cell_id")
+    sdata.shapes[_OUTLINES["nuclei"]] = ShapesModel.parse(
+        largest, transformations=get_transformation(nuclei, get_all=True)
+    )
 
 
 def _pixel_size(folder: Path) -> float:
@@ -163,8 +200,12 @@ def _find_he(
     if alignment is not None:
         return image, alignment
     is_bundled = image.name.endswith(_IMAGE_SUFFIX)
-    stem = image.name.removesuffix(_IMAGE_SUFFIX) if is_bundled else f"{image.name.split('.')[0]}_"
-    candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder)]
+    name = image.name.split(".")[0]
+    # slide_he_image.ome.tif and slide.tif with slide_he_imagealignment.csv, he.tif with he_imagealignment.csv
+    stems = [image.name.removesuffix(_IMAGE_SUFFIX)] if is_bundled else [f"{name}_"]
+    if name.endswith("he"):
+        stems.append(name.removesuffix("he"))
+    candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder) for stem in stems]
     here = next((file for file in candidates if file.is_file()), None)
     if here is None:
         raise ValueError(

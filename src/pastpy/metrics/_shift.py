@@ -131,7 +131,8 @@ class Shift:
         verdict = "far from" if self.far else "like"
         return (
             f"this tissue looks {verdict} what the model was trained on: {self.share_beyond:.0%} of {self.n} units lie "
-            f"beyond the distance that 95 % of unseen training units keep (limit {self.limit:.0%})"
+            "farther out than 95 % of the training tissue does when it is left out (of a section of its kind at most "
+            f"{self.limit:.0%} do)"
         )
 
 

@@ -14,6 +14,8 @@ __all__ = ["misfits"]
 COARSER = 1.5
 #: A smaller share of the genes that could be known is worth a word.
 KNOWN_SHARE = 0.5
+#: Fewer measured genes say next to nothing of the others.
+_FEW_GENES = 100
 
 
 def misfits(
@@ -74,6 +76,11 @@ def _gene_misfits(model: PAST, genes: list[str]) -> list[str]:
         )
     elif sum(g.upper() in model.gene_index for g in unknown) > len(unknown) / 2:
         hint = "; they look like mouse symbols, and the model knows human ones"
+    else:
+        hint = "; pastpy.pp.harmonize_genes finds those that it knows by another name"
+    few = len(genes) - len(unknown)
+    if few < _FEW_GENES:
+        hint += f"; measured counts of {few} genes say little: modality='image' leaves them aside"
     return [
         f"{len(unknown)} of {len(genes)} genes are not among the {len(model.gene_names)} that the model knows, e.g. "
         f"{unknown[:3]}{hint}"

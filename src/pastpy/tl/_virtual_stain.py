@@ -141,8 +141,8 @@ def virtual_stain(
     mpp = _elements.resolve_mpp(sdata, image_key, mpp)
     table = sdata.tables[table_key]
     names = {m.name: key_added if len(chosen) == 1 else f"{key_added}_{m.name}" for m in chosen}
-    _check_names(sdata, table, names, overwrite=overwrite)
     stains = [marker_stain(table, marker, expression_key=expression_key, reference=reference) for marker in chosen]
+    _check_names(sdata, table, names, overwrite=overwrite)
     units = _elements.unit_geometry(
         sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
     )
