@@ -6,7 +6,7 @@ A network for every cell on past-mini's frozen features, trained on the correlat
 image allows to say of it, scored on eight cohorts of this script's own seeds (two with the default parameters, six
 drawn as for training) whose counts are compared. Features are those that training keeps in the cache directory; from an
 empty one they take twenty minutes, a row then some minutes of one core. Rows whose options have not changed stay as
-they are in the JSON file. They were made to choose a recipe by: all of them flatter.
+they are in the JSON file. The recipe was chosen by such comparisons on other cohorts.
 """
 
 from __future__ import annotations
