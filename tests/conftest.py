@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pastpy.models import PAST
 
 os.environ["MPLBACKEND"] = "Agg"
+# Threads that wait for work would keep the other test process's core busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The same examples in every run, few enough for two cores; the first example pays for imports, so there is no deadline,
 # and a busy machine draws examples slowly, which is no fault of a test.

@@ -229,8 +229,10 @@ def test_alignment_is_checked_once_an_object(toy_sdata, tiny_model, monkeypatch)
     monkeypatch.setitem(__import__("sys").modules, "pastpy.pp._alignment", SimpleNamespace(guard=guard, __spec__=1))
     past.tl.embed([toy_sdata(), toy_sdata()], tiny_model, progress=False)
     assert len(asked) == 2
+    units = asked[0].pop("units")
+    assert units.mpp == 0.5 and len(units.centroids) == toy_sdata()["cells"].n_obs
     assert asked[0] == {
-        "image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "mpp": 0.5, "coordinate_system": "global",
+        "image_key": "he", "shapes_key": "nuclei", "table_key": "cells", "coordinate_system": "global",
         "on_misaligned": "warn", "workers": None,
     }  # fmt: skip
     past.tl.embed(toy_sdata(), tiny_model, on_misaligned="ignore", progress=False)
