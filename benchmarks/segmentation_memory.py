@@ -3,7 +3,7 @@
 The 1500 × 1500 px HGSC image (0.5 µm/px) is repeated lazily, so that the slide itself is never in memory, and segmented
 in a process of its own, whose peak resident memory is the figure.
 
-    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536] [--out segmentation_memory.json]
+    python benchmarks/segmentation_memory.py [--data FOLDER] [--repeat 5] [--block 1536] [--out FILE]
 """
 
 from __future__ import annotations
