@@ -23,15 +23,15 @@ import torch
 from result_tables import DOCS, fill, table
 from scipy.spatial import cKDTree
 from sklearn.linear_model import Ridge
-from small_network import correlation_loss, correlations, measure, network, standardised, train
+from small_network import correlations, measure, network, standardised, train
 
 from pastpy import _keys
 from pastpy.train import TrainConfig
 from pastpy.train.augment import views_of
-from pastpy.train.card import log_counts, variable_genes
+from pastpy.train.card import N_VARIABLE, log_counts
 from pastpy.train.data import MIN_CELLS, Section, prepare_section, read_section
 from pastpy.train.loop import _untrained, aligned_counts, on_one_level
-from pastpy.train.losses import spot_mean
+from pastpy.train.losses import correlation_loss, spot_mean
 
 RESULTS = DOCS / "_data" / "networks_sections.json"
 CONFIG = TrainConfig.from_json("past-mini")
@@ -103,10 +103,10 @@ class Fold:
         genes = sorted(set.intersection(*(set(s.genes) for s in sections.values())))
         detected = np.concatenate([aligned_counts(s.counts, s.genes, genes) > 0 for s in self.train]).mean(axis=0)
         genes = [g for g, share in zip(genes, detected, strict=True) if share > 0.1]
-        self.scored = variable_genes(self.train, genes)
         variance = np.concatenate([log_counts(s, genes) for s in self.train]).var(axis=0)
-        taught = [genes[i] for i in np.argsort(-variance, kind="stable")[: row.genes]]
-        self.profiles = self._profiles(row, taught, data)
+        most_variable = [genes[i] for i in np.argsort(-variance, kind="stable")]
+        self.scored = most_variable[:N_VARIABLE]
+        self.profiles = self._profiles(row, most_variable[: row.genes], data)
         kept = [i for i, name in enumerate(regions) if name not in row.without]
         usual = np.concatenate([s.pooled[0][:, kept] for s in self.train])
         self.features = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from result_tables import DOCS, fill, table
-from small_network import correlation_loss, correlations, measure, network, standardised, train
+from small_network import correlations, measure, network, standardised, train
 from tqdm.auto import tqdm
 
 from pastpy import _keys
@@ -28,6 +28,7 @@ from pastpy.train import TrainConfig
 from pastpy.train.augment import View
 from pastpy.train.data import pooled_tokens
 from pastpy.train.loop import _untrained
+from pastpy.train.losses import correlation_loss
 from pastpy.train.simulated import draw_parameters, simulated_cells
 
 RESULTS = DOCS / "_data" / "networks_simulated.json"

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from pastpy.train.losses import within_groups
-
 
 def network(n_features: int, n_out: int, *, layers: int, width: int, programs: int, dropout: float) -> nn.Sequential:
     """Hidden layers, then programs, then genes."""
@@ -34,12 +32,6 @@ def train(net: nn.Module, steps: int, decay: float, loss: Callable[[], torch.Ten
         optimizer.step()
         schedule.step()
     net.eval()
-
-
-def correlation_loss(predicted: torch.Tensor, true: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """One less the mean correlation over genes, within groups."""
-    p, t = within_groups(predicted, group), within_groups(true, group)
-    return 1 - ((p * t).sum(0) / (p.square().sum(0) * t.square().sum(0)).clamp(min=1e-6).sqrt()).mean()
 
 
 def standardised(pooled: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -33,8 +33,6 @@ _FILES = {
     "nucleus_boundaries": ("nucleus_boundaries.parquet",),
     "transcripts": ("transcripts.parquet",),
 }
-
-
 #: Shapes that the table can annotate.
 _OUTLINES = {"cells": "cell_boundaries", "nuclei": "cell_nuclei"}
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = [
+    "correlation_loss",
     "gather_rows",
     "info_nce",
     "nb_loss",
@@ -219,6 +220,20 @@ def within_groups(values: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
     [-1.0, 1.0, 0.0]
     """
     return values - spot_mean(values, group, int(group.max()) + 1)[group]
+
+
+def correlation_loss(predicted: torch.Tensor, true: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """One less the mean correlation of the columns of values (n, g), each row less the mean of its group, int64 (n,).
+
+    Examples
+    --------
+    >>> true = torch.tensor([[1.0], [2.0], [7.0], [9.0]])
+    >>> round(correlation_loss(2 * true, true, torch.tensor([0, 0, 1, 1])).item(), 5)
+    0.0
+    """
+    predicted, true = within_groups(predicted, group), within_groups(true, group)
+    norm = (predicted.square().sum(dim=0) * true.square().sum(dim=0)).clamp(min=1e-6).sqrt()
+    return 1 - ((predicted * true).sum(dim=0) / norm).mean()
 
 
 def _spot_weights(spot: torch.Tensor, n_spots: int, dtype: torch.dtype) -> torch.Tensor:

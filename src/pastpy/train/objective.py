@@ -15,13 +15,13 @@ from pastpy.models.past import PAST
 from pastpy.models.tokens import join_tokens, pad_rows, split_absent
 from pastpy.train.config import TrainConfig
 from pastpy.train.losses import (
+    correlation_loss,
     info_nce,
     nb_loss,
     siglip,
     soft_target_clip,
     spot_mean,
     spot_share,
-    within_groups,
     zinb_loss,
 )
 
@@ -173,10 +173,7 @@ class Objective(nn.Module):
         """
         model = self.model
         share = model.log_profile(*split_absent(model.image_tokens(batch.pooled)))[:, batch.genes].exp()
-        predicted = within_groups(torch.log1p(_keys.TARGET_SUM * share), batch.donor)
-        expected = within_groups(batch.expected, batch.donor)
-        norm = (predicted.square().sum(dim=0) * expected.square().sum(dim=0)).clamp(min=1e-6).sqrt()
-        return 1 - ((predicted * expected).sum(dim=0) / norm).mean()
+        return correlation_loss(torch.log1p(_keys.TARGET_SUM * share), batch.expected, batch.donor)
 
     def _explained(
         self, counts: torch.Tensor, share: torch.Tensor, zero: torch.Tensor | None, genes: torch.Tensor | None = None
