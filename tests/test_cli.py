@@ -84,7 +84,7 @@ def test_several_slides(store, model, tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith(f"{good} ") and " 40 rows in " in said[0]
     assert re.search(r"failed after \d+ s: µm/px of image 'he' is unknown", said[1])
-    assert "no SpatialData store or slide" in said[3] and said[4] == "2 of 4 slides done"
+    assert "no SpatialData store, Xenium bundle or slide" in said[3] and said[4] == "2 of 4 slides done"
     assert sorted(p.name for p in out.iterdir()) == ["a.zarr", "c.zarr"]
     assert np.isfinite(spatialdata.read_zarr(out / "c.zarr")["cells"].obsm["X_past"]).all()
     assert sorted(p.name for p in resume.iterdir()) == ["a.zarr", "c.zarr"]
@@ -227,7 +227,7 @@ def test_bad_input(store, toy_sdata, model, tmp_path, capsys):
         (unknown, model, "µm/px of image 'he' is unknown"),
         (good, "past-maxi", "no model 'past-maxi'"),
         (good, str(tmp_path / "empty"), "lacks config.json, model.safetensors"),
-        (tmp_path / "nowhere.zarr", model, "no SpatialData store or slide"),
+        (tmp_path / "nowhere.zarr", model, "no SpatialData store, Xenium bundle or slide"),
     ]
     for command in ("embed", "impute"):
         for source, name, message in cases:

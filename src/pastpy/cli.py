@@ -133,7 +133,7 @@ def _add_slide_options(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="SLIDE",
-        help="SpatialData zarr store with an H&E image, or a slide file",
+        help="SpatialData zarr store with an H&E image, folder of a Xenium bundle, or a slide file",
     )
     command.add_argument(
         "--out",
@@ -148,6 +148,8 @@ def _add_slide_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shapes-key", help="name of the shapes")
     command.add_argument("--table-key", help="name of the table")
     command.add_argument("--mpp", type=float, help="µm per level-0 pixel, where the slide does not say")
+    command.add_argument("--he-image", type=Path, help="H&E of a Xenium bundle (default: the bundle's own)")
+    command.add_argument("--he-alignment", type=Path, help="alignment of this H&E (default: the file of its name)")
     command.add_argument("--modality", choices=["auto", "image", "expression", "both"], default="auto")
     command.add_argument("--mode", choices=["dense", "crop"], help="how cells are read (default: the model's own)")
     command.add_argument(
@@ -178,11 +180,13 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
 def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | None], object]) -> int:
     """Do the work for every slide, each written to its place in one piece; returns the exit code."""
     if len(args.slides) == 1 and (args.out.suffix == ".zarr" or not args.out.is_dir()):
-        _on_slide(args, args.slides[0], args.out, args.resume, work)
-        print(f"wrote {args.out}")
+        table = _on_slide(args, args.slides[0], args.out, args.resume, work)
+        print(f"wrote {args.out}: {_what_is_in(table)}")
         return 0
     from pastpy.tl._slides import report, work_through
 
+    if args.he_image is not None or args.he_alignment is not None:
+        raise ValueError("--he-image and --he-alignment are of one Xenium bundle; give several one at a time")
     _check_folders(args)
     places = _places(args)
     done = len(args.slides) - len(places)
@@ -256,7 +260,7 @@ def _on_slide(
     from pastpy.io._open import read_any
     from pastpy.tl._slides import set_source
 
-    sdata = read_any(slide, mpp=args.mpp)
+    sdata = read_any(slide, mpp=args.mpp, he_image=args.he_image, he_alignment=args.he_alignment)
     if not sdata.tables and args.table_key is None:
         from pastpy.pp import segment_nuclei
 
@@ -265,6 +269,16 @@ def _on_slide(
     set_source(sdata, slide)
     write_store(sdata, out)
     return table_of(sdata, args.table_key)
+
+
+def _what_is_in(table: AnnData) -> str:
+    """A table in one line: how many rows, of how many there is an embedding, and what was added to it."""
+    from pastpy import _keys
+
+    valid = table.obs.get(_keys.Slots().valid)
+    embedded = "" if valid is None or valid.all() else f", {valid.sum():,} of them embedded"
+    added = ", ".join(sorted(name for name in table.obsm if name != _keys.SPATIAL))
+    return f"{table.n_obs:,} rows{embedded}; obsm: {added}"
 
 
 def _embed(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import uuid
 import warnings
@@ -15,12 +16,13 @@ import pytest
 import tifffile
 import zarr
 from shapely import box
-from spatialdata import SpatialData
+from spatialdata import SpatialData, read_zarr
 from spatialdata.models import ShapesModel
 from spatialdata.transformations import Scale, get_transformation
 
 import pastpy as past
 from pastpy import _elements
+from pastpy.cli import main
 from pastpy.io._xenium import _add_cell_nuclei
 
 PIXEL_UM = 0.2125
@@ -294,6 +296,33 @@ def test_a_run_with_its_he_goes_straight_into_the_model(bundle):
     assert np.isfinite(table.obsm["X_past_expression"]).all(axis=1).mean() > 0.5
     assert not np.isfinite(table.obsm["X_past_expression"][~measured]).any()
     assert np.isfinite(table.obsm["past_expression"].to_numpy()).all()
+
+
+def test_a_bundle_on_the_command_line(bundle, tiny_model, tmp_path, capsys):
+    tiny_model.save(tmp_path / "tiny")
+    out = tmp_path / "o.zarr"
+    call = ["embed", str(bundle), "--model", str(tmp_path / "tiny"), "--modality", "image", "--out", str(out)]
+    assert main(call) == 2
+    assert "Xenium bundle outs has no H&E of its own (*he_image.ome.tif): pass --he-image" in capsys.readouterr().err
+    matrix = he_to_dapi()
+    image, _ = paint(bundle, matrix)
+    alignment = write_matrix(bundle / "align.csv", matrix)
+    he = ["--he-image", str(image), "--he-alignment", str(alignment)]
+    assert main([*call[:1], str(image), *call[2:], *he]) == 2
+    assert "--he-image and --he-alignment are for a Xenium bundle" in capsys.readouterr().err
+    assert main([*call[:2], str(image), *call[2:], *he]) == 2
+    assert "give several one at a time" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*call, *he]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"wrote .*o.zarr: 526 rows; obsm: X_past, X_past_expression, X_past_image", said)
+    table = read_zarr(out).tables["table"]
+    assert table.uns["past"]["embed"]["image_key"] == "he" and np.isfinite(table.obsm["X_past_image"]).all()
+    # its own H&E needs no option
+    image.rename(bundle / "slide_he_image.ome.tif"), alignment.rename(bundle / "slide_he_imagealignment.csv")
+    assert main([*call[:-1], str(tmp_path / "own.zarr")]) == 0
+    own = read_zarr(tmp_path / "own.zarr").tables["table"]
+    np.testing.assert_array_equal(own.obsm["X_past"], table.obsm["X_past"])
 
 
 def as_release_3(bundle, n_files):

@@ -1,4 +1,4 @@
-"""Open whatever a path holds: a SpatialData store, or a slide."""
+"""Open whatever a path holds: a SpatialData store, a Xenium bundle, or a slide."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pastpy._elements import past_attrs, set_mpp
 from pastpy._keys import MPP
 from pastpy.io._resolution import check_plausible
 from pastpy.io._wsi import is_store, read_wsi
+from pastpy.io._xenium import HE_IMAGE_SUFFIX, MANIFEST, bundled_he, read_xenium
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -17,23 +18,32 @@ if TYPE_CHECKING:
 __all__ = ["read_any"]
 
 
-def read_any(path: str | Path, *, mpp: float | None = None) -> SpatialData:
-    """A SpatialData store, or a slide through :func:`pastpy.io.read_wsi`.
+def read_any(
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    he_image: str | Path | None = None,
+    he_alignment: str | Path | None = None,
+) -> SpatialData:
+    """A SpatialData store, a Xenium bundle with its H&E, or a slide through :func:`pastpy.io.read_wsi`.
 
     Parameters
     ----------
     path
-        Zarr store of a SpatialData object, or anything that ``read_wsi`` takes.
+        Zarr store of a SpatialData object, folder of a Xenium bundle, or anything that ``read_wsi`` takes.
     mpp
-        µm per level-0 pixel. For a slide as in ``read_wsi``; for a store it is noted where one image is all it has
-        and no µm/px is stored (functions take ``mpp=`` of their own, which overrides what is stored).
+        µm per level-0 pixel. As in ``read_wsi`` for a slide, and in ``read_xenium`` for a bundle; for a store it is
+        noted where one image is all it has and no µm/px is stored (functions take ``mpp=`` of their own, which
+        overrides what is stored).
+    he_image, he_alignment
+        For a Xenium bundle, as in ``read_xenium``.
 
     Raises
     ------
     FileNotFoundError
         If there is nothing at ``path``.
     ValueError
-        If it cannot be read.
+        If it cannot be read, a bundle has no H&E, or an H&E is given for what is no bundle.
 
     Examples
     --------
@@ -42,7 +52,13 @@ def read_any(path: str | Path, *, mpp: float | None = None) -> SpatialData:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no SpatialData store or slide at {str(path)!r}; check the path")
+        raise FileNotFoundError(f"no SpatialData store, Xenium bundle or slide at {str(path)!r}; check the path")
+    if (path / MANIFEST).is_file():
+        return _read_bundle(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
+    if he_image is not None or he_alignment is not None:
+        raise ValueError(
+            f"he_image= and he_alignment= are for a Xenium bundle, and {str(path)!r} is none: it has no {MANIFEST}"
+        )
     if not (path.is_dir() and is_store(path)):
         return read_wsi(path, mpp=mpp)
     sdata = _read_store(path)
@@ -51,6 +67,15 @@ def read_any(path: str | Path, *, mpp: float | None = None) -> SpatialData:
         if len(sdata.images) == 1 and not past_attrs(sdata).get(MPP):
             set_mpp(sdata, next(iter(sdata.images)), mpp)
     return sdata
+
+
+def _read_bundle(path: Path, *, mpp: float | None, **he: str | Path | None) -> SpatialData:
+    if he["he_image"] is None and not bundled_he(path):
+        raise ValueError(
+            f"Xenium bundle {path.name} has no H&E of its own (*{HE_IMAGE_SUFFIX}): pass he_image= and he_alignment=, "
+            "or put both into its folder; without an H&E there is nothing that a model could see"
+        )
+    return read_xenium(path, mpp=mpp, **he)
 
 
 def _read_store(path: Path) -> SpatialData:

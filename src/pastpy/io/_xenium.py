@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
 
-__all__ = ["read_xenium"]
+__all__ = ["HE_IMAGE_SUFFIX", "MANIFEST", "bundled_he", "read_xenium"]
 
-_IMAGE_SUFFIX = "he_image.ome.tif"
+#: By this file a folder is known as a Xenium bundle.
+MANIFEST = "experiment.xenium"
+#: How 10x names the H&E in a bundle.
+HE_IMAGE_SUFFIX = "he_image.ome.tif"
 _ALIGNMENT_SUFFIX = "he_imagealignment.csv"
 
 #: What spatialdata-io reads a part of the bundle from, by the option that asks for it.
@@ -163,16 +166,20 @@ def _add_cell_nuclei(sdata: SpatialData, folder: Path) -> None:
 
 def _pixel_size(folder: Path) -> float:
     """µm per morphology pixel, from the bundle's manifest."""
-    require_files(folder, "Xenium bundle", ["experiment.xenium"])
+    require_files(folder, "Xenium bundle", [MANIFEST])
     try:
-        manifest = json.loads((folder / "experiment.xenium").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         size = float(manifest["pixel_size"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"Xenium bundle {folder.name}: experiment.xenium is damaged or states no 'pixel_size' ({error}); copy it "
-            "again"
+            f"Xenium bundle {folder.name}: {MANIFEST} is damaged or states no 'pixel_size' ({error}); copy it again"
         ) from error
-    return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in experiment.xenium")
+    return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in {MANIFEST}")
+
+
+def bundled_he(folder: Path) -> list[Path]:
+    """H&E images in the folder of a bundle, sorted."""
+    return sorted(folder.glob(f"*{HE_IMAGE_SUFFIX}"))
 
 
 def _find_he(
@@ -184,7 +191,7 @@ def _find_he(
             raise ValueError("he_alignment= was given, but he_image=False leaves the H&E out; pass one of them only")
         return None
     if image is None:
-        found = sorted(folder.glob(f"*{_IMAGE_SUFFIX}"))
+        found = bundled_he(folder)
         if len(found) > 1:
             raise ValueError(
                 f"Xenium bundle {folder.name} has several H&E images, {[f.name for f in found]}: pass he_image="
@@ -197,10 +204,10 @@ def _find_he(
     image = he_path(image)
     if alignment is not None:
         return image, alignment
-    is_bundled = image.name.endswith(_IMAGE_SUFFIX)
+    is_bundled = image.name.endswith(HE_IMAGE_SUFFIX)
     name = image.name.split(".")[0]
     # slide_he_image.ome.tif and slide.tif with slide_he_imagealignment.csv, he.tif with he_imagealignment.csv
-    stems = [image.name.removesuffix(_IMAGE_SUFFIX)] if is_bundled else [f"{name}_"]
+    stems = [image.name.removesuffix(HE_IMAGE_SUFFIX)] if is_bundled else [f"{name}_"]
     if name.endswith("he"):
         stems.append(name.removesuffix("he"))
     candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder) for stem in stems]

@@ -250,8 +250,8 @@ def _apply_one(item: Any, work: Callable[..., AnnData], *, copy: bool, resume: s
     sdata = read_any(path)
     if not copy and sdata.path is None:
         raise ValueError(
-            f"{str(path)!r} is a slide, which cannot hold results; use the command 'pastpy embed', or open it with "
-            "pastpy.io.read_wsi, find its nuclei, and pass the object"
+            f"{str(path)!r} is no SpatialData store, and cannot hold results; use the command 'pastpy embed', or open "
+            "it with a reader of pastpy.io, for a slide find its nuclei, and pass the object"
         )
     if not copy:
         check_writable(path)
