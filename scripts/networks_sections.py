@@ -12,6 +12,7 @@ the JSON file. They were made to choose a recipe by, on the very sections that t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -116,8 +117,18 @@ class Fold:
         self.members = {
             s.name: [np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in sections.values()
         }
-        self.spots = [
-            (s.name, i) for s in self.train for i, m in enumerate(self.members[s.name]) if len(m) >= MIN_CELLS
+        #: Spots that are trained on, and those of the section that was left out that are scored, by section.
+        self.used = {s.name: np.array([len(m) > 0 for m in self.members[s.name]]) for s in sections.values()}
+
+    @property
+    def spots(self) -> list[tuple[str, int]]:
+        """Spots with enough cells for a network to learn from."""
+        members = self.members
+        return [
+            (s.name, i)
+            for s in self.train
+            for i in np.flatnonzero(self.used[s.name])
+            if len(members[s.name][i]) >= MIN_CELLS
         ]
 
     def _profiles(self, row: Row, genes: list[str], data: Path) -> dict[str, np.ndarray]:
@@ -140,15 +151,14 @@ class Fold:
         return {name: p.astype(np.float32) for name, p in zip(names, found, strict=True)}
 
     def of_spots(self, name: str, cells: np.ndarray) -> np.ndarray:
-        """Mean over the cells of each spot that has any."""
-        return np.stack([cells[m].mean(axis=0) for m in self.members[name] if len(m)])
+        """Mean over the cells of each spot that is used."""
+        return np.stack([cells[self.members[name][i]].mean(axis=0) for i in np.flatnonzero(self.used[name])])
 
     def score(self, view: int, predict: Any) -> np.ndarray:
         """Pearson r of the 250 genes over the spots of the section that was left out, in a view of it."""
         name = self.test.name
-        there = [len(m) > 0 for m in self.members[name]]
         predicted = self.of_spots(name, predict(self.features[name][view]))[:, : len(self.scored)]
-        return correlations(predicted, log_counts(self.test, self.scored)[there])
+        return correlations(predicted, log_counts(self.test, self.scored)[self.used[name]])
 
 
 @cache
@@ -179,9 +189,7 @@ def proportions(name: str, data: Path) -> np.ndarray:
 def fit_ridge(row: Row, fold: Fold) -> Any:
     """Ridge on the means of the spots' cells."""
     x = np.concatenate([fold.of_spots(s.name, fold.features[s.name][0]) for s in fold.train])
-    y = np.concatenate(
-        [fold.profiles[s.name][[len(m) > 0 for m in fold.members[s.name]]] for s in fold.train]
-    )  # fmt: skip
+    y = np.concatenate([fold.profiles[s.name][fold.used[s.name]] for s in fold.train])
     return Ridge(row.ridge).fit(x, y).predict
 
 
@@ -196,12 +204,12 @@ def fit_network(row: Row, fold: Fold, seed: int) -> Any:
         layers=row.layers, width=row.width, programs=row.programs, dropout=row.dropout,
     )  # fmt: skip
     net[-1].bias.data = torch.from_numpy(mean)
-    queue: list[np.ndarray] = []
+    known, queue = fold.spots, []
 
     def loss() -> torch.Tensor:
         if not queue:
-            queue.extend(np.array_split(rng.permutation(len(fold.spots)), max(1, len(fold.spots) // row.spots)))
-        spots = [fold.spots[i] for i in queue.pop()]
+            queue.extend(np.array_split(rng.permutation(len(known)), max(1, len(known) // row.spots)))
+        spots = [known[i] for i in queue.pop()]
         features, owner = [], []
         for position, (name, i) in enumerate(spots):
             members = fold.members[name][i]
@@ -218,7 +226,7 @@ def fit_network(row: Row, fold: Fold, seed: int) -> Any:
             return correlation_loss(predicted, true, torch.tensor([names.index(name) for name, _ in spots]))
         return (predicted - true).square().mean()
 
-    train(net, row.epochs * max(1, len(fold.spots) // row.spots), row.decay, loss)
+    train(net, row.epochs * max(1, len(known) // row.spots), row.decay, loss)
 
     def predict(features: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
@@ -227,11 +235,13 @@ def fit_network(row: Row, fold: Fold, seed: int) -> Any:
     return predict
 
 
-def score(row: Row, sections: dict[str, Section], regions: list[str], data: Path) -> dict[str, Any]:
+def score(
+    row: Row, sections: dict[str, Section], regions: list[str], data: Path, make_fold: Callable[..., Fold] = Fold
+) -> dict[str, Any]:
     """Mean r and that of the best 50 genes of every section left out, and mean r in its other views."""
     as_it_is, best_50, other_views = {}, {}, {}
     for name in sections:
-        fold = Fold(row, sections, name, regions, data)
+        fold = make_fold(row, sections, name, regions, data)
         if row.ridge is not None:
             fitted = [fit_ridge(row, fold)]
         else:

@@ -69,13 +69,15 @@ def read_any(
     return sdata
 
 
-def _read_bundle(path: Path, *, mpp: float | None, **he: str | Path | None) -> SpatialData:
-    if he["he_image"] is None and not bundled_he(path):
+def _read_bundle(
+    path: Path, *, mpp: float | None, he_image: str | Path | None, he_alignment: str | Path | None
+) -> SpatialData:
+    if he_image is None and not bundled_he(path):
         raise ValueError(
             f"Xenium bundle {path.name} has no H&E of its own (*{HE_IMAGE_SUFFIX}): pass he_image= and he_alignment=, "
             "or put both into its folder; without an H&E there is nothing that a model could see"
         )
-    return read_xenium(path, mpp=mpp, **he)
+    return read_xenium(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
 
 
 def _read_store(path: Path) -> SpatialData:
