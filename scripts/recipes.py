@@ -41,6 +41,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no simulated donors": ({}, {"simulated_cohorts": 0}),
     "no summary of all regions": ({"summary_tokens": 0}, {}),
     "no styles of donors": ({}, {"style_sd": 0.0}),
+    "half the epochs": ({}, {"epochs": 16}),
 }
 
 
