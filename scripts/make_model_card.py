@@ -72,6 +72,9 @@ does not say that predictions are right.
 ## Limits
 
 - One HER2-positive breast tumour, one laboratory's stain and scanner, 0.69 µm/px. Nothing is known of other organs.
+- The sections are neighbours in one block: part of what is scored on a section left out is memory of places in this tumour. Networks on
+  the same features fall from 0.39 to 0.26 where that half of the tissue was left out too (half as many spots and a narrower range are
+  part of it), and wide surroundings then give nothing ([decisions](decisions.md)).
 - Spots of 100 µm supervise on real tissue: how expression is divided among the cells of a spot is inferred, helped by what
   simulated cells show, and has not been checked against real single cells.
 - A cell is taken relative to the slide it is on: embed whole slides, then subset. Cells of one kind alone (of one nest, say)
@@ -88,7 +91,7 @@ does not say that predictions are right.
 
 ## Tried
 
-See [decisions](decisions.md): backbone stage, resolution, layout of the decoder, wide discs, losses, statistics of the slide, simulated
+See [decisions](decisions.md): backbone stage, resolution, layout of the decoder, wide discs, deeper features, losses, statistics of the slide, simulated
 donors, a summary of all regions, styles of donors, kernels and networks; with what each gave, also where it gave nothing.
 """
     (ROOT / "docs" / "model_card.md").write_text(text)
