@@ -9,7 +9,6 @@ pooled over discs around each cell. Scored with a section left out, and with the
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import networks_halves
 import networks_sections
 import numpy as np
 import torch
-from networks_sections import CONFIG, NAMES
+from networks_sections import CONFIG, SCORES, data_folder, prepared
 from PIL import Image
 from result_tables import DOCS, fill, table
 from scipy.ndimage import map_coordinates
@@ -32,8 +31,7 @@ from pastpy.models.image import cut_and_folded
 from pastpy.models.imagenet import load_imagenet_lite0
 from pastpy.pp import segment_nuclei
 from pastpy.train.augment import View, restain, views_of
-from pastpy.train.data import Section, cached_arrays, prepare_section, read_section
-from pastpy.train.loop import _untrained
+from pastpy.train.data import Section, cached_arrays, read_section
 
 RESULTS = DOCS / "_data" / "networks_deep.json"
 STAGE, MPP, STRIDE = 5, 4.0, 32
@@ -135,8 +133,7 @@ def rows(found: dict[str, Any]) -> str:
     """A row for each choice of discs."""
 
     def line(one: dict[str, Any]) -> tuple[str, ...]:
-        names = ("mean_r", "best_50", "mean_r_other_views")
-        return tuple(f"{np.mean(list(one[kind][n].values())):.3f}" for kind in ("section", "half") for n in names)
+        return tuple(f"{np.mean(list(one[kind][n].values())):.3f}" for kind in ("section", "half") for n in SCORES)
 
     of = [f"{what}, {kind}" for kind in ("section", "other half") for what in ("mean r", "best 50", "other views")]
     return table(("discs of deeper features", *of), [(name, *line(one)) for name, one in found.items()])
@@ -144,16 +141,11 @@ def rows(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    data = parser.parse_args().data
-    model = _untrained(CONFIG, ["none"])
+    data = data_folder(__doc__)
     network = cut_and_folded(load_imagenet_lite0(), STAGE)
-    regions = [r.name for each in model.passes for r in each.regions]
-    sections, deep = {}, {}
-    for name in NAMES:
-        section = prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed))
-        sections[name], deep[name] = section, deep_features(name, data, network)
+    sections, regions = prepared(data)
+    deep = {name: deep_features(name, data, network) for name in sections}
+    for name, section in sections.items():
         if deep[name].shape[1] != section.pooled.shape[1]:
             raise ValueError(f"section {name}: cells at the rim were left out of training, and here they are not")
     measure(RESULTS, ROWS, lambda row: score(row, sections, deep, regions, data))

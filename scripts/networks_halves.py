@@ -10,20 +10,18 @@ data allow. Features are those of ``networks_sections.py``; a row takes two or t
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from networks_sections import CONFIG, NAMES, SMALL, WIDE, Fold, Row, fit_network, fit_ridge, spot_table
-from result_tables import DOCS, fill, table
+from networks_sections import SCORES, SMALL, WIDE, Fold, Row, data_folder, prepared, rows, score_fold, spot_table
+from result_tables import DOCS, fill
 from small_network import measure
 
 from pastpy import _keys
-from pastpy.train.augment import views_of
-from pastpy.train.data import Section, prepare_section
-from pastpy.train.loop import _untrained
+from pastpy.train.data import Section
 
 RESULTS = DOCS / "_data" / "networks_halves.json"
 #: Directions, x and y, from the half that is trained on to the half that is scored.
@@ -60,50 +58,27 @@ def score(
     """Mean r of the halves that were left out, as they are and in their other views, over all sections."""
     found: dict[str, list[tuple[float, float, float]]] = {half: [] for half in HALVES}
     for held_out in sections:
+        fold = make_fold(row, sections, held_out, regions, data)
+        whole = fold.used
         for half, direction in HALVES.items():
-            fold = make_fold(row, sections, held_out, regions, data)
-            for name, used in fold.used.items():
-                beyond = side(name, direction, data)
-                used &= beyond > GAP_UM / 2 if name == held_out else beyond < -GAP_UM / 2
-            if row.ridge is not None:
-                fitted = [fit_ridge(row, fold)]
-            else:
-                fitted = [fit_network(row, fold, seed) for seed in range(row.trainings)]
-            r = [
-                fold.score(view, lambda x, fitted=fitted: np.mean([predict(x) for predict in fitted], axis=0))
-                for view in range(len(sections[held_out].pooled))
-            ]
-            found[half].append((r[0].mean(), np.sort(r[0])[-50:].mean(), np.mean(r[1:])))
-    names = ("mean_r", "best_50", "mean_r_other_views")
+            beyond = {name: side(name, direction, data) for name in whole}
+            fold.used = {
+                name: used & (beyond[name] > GAP_UM / 2 if name == held_out else beyond[name] < -GAP_UM / 2)
+                for name, used in whole.items()
+            }
+            found[half].append(score_fold(row, fold))
     return {
         name: {half: round(float(np.mean([v[i] for v in values])), 4) for half, values in found.items()}
-        for i, name in enumerate(names)
+        for i, name in enumerate(SCORES)
     }
-
-
-def rows(found: dict[str, Any]) -> str:
-    """A row for each network."""
-
-    def line(one: dict[str, Any]) -> tuple[str, ...]:
-        r, best, views = (list(one[k].values()) for k in ("mean_r", "best_50", "mean_r_other_views"))
-        return f"{np.mean(r):.3f}", f"{np.mean(best):.3f}", f"{np.mean(views):.3f}", f"{min(r):.2f} to {max(r):.2f}"
-
-    header = ("what differs", "mean r", "best 50", "mean r, other views", "mean r, half by half")
-    return table(header, [(name, *line(one)) for name, one in found.items()])
 
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    data = parser.parse_args().data
-    model = _untrained(CONFIG, ["none"])
-    regions = [r.name for each in model.passes for r in each.regions]
-    sections = {
-        name: prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed)) for name in NAMES
-    }
+    data = data_folder(__doc__)
+    sections, regions = prepared(data)
     measure(RESULTS, ROWS, lambda row: score(row, sections, regions, data))
-    fill(DOCS / "decisions.md", {"networks_halves": rows})
+    fill(DOCS / "decisions.md", {"networks_halves": partial(rows, each="half by half")})
 
 
 if __name__ == "__main__":

@@ -39,6 +39,8 @@ CONFIG = TrainConfig.from_json("past-mini")
 NAMES = sorted(CONFIG.train_sections + CONFIG.validation_sections)
 CELLS_A_SPOT = 8
 WIDE = ("coarse_100um", "coarse_200um", "coarse_400um")
+#: Scores of a fold, as the JSON file names them.
+SCORES = ("mean_r", "best_50", "mean_r_other_views")
 SMALL = ("nucleus", "outline", "ring", "disc_3um", "disc_6um", "disc_9um")
 
 
@@ -239,44 +241,54 @@ def score(
     row: Row, sections: dict[str, Section], regions: list[str], data: Path, make_fold: Callable[..., Fold] = Fold
 ) -> dict[str, Any]:
     """Mean r and that of the best 50 genes of every section left out, and mean r in its other views."""
-    as_it_is, best_50, other_views = {}, {}, {}
-    for name in sections:
-        fold = make_fold(row, sections, name, regions, data)
-        if row.ridge is not None:
-            fitted = [fit_ridge(row, fold)]
-        else:
-            fitted = [fit_network(row, fold, seed) for seed in range(row.trainings)]
-        r = [
-            fold.score(view, lambda x, fitted=fitted: np.mean([predict(x) for predict in fitted], axis=0))
-            for view in range(len(sections[name].pooled))
-        ]
-        as_it_is[name] = round(float(r[0].mean()), 4)
-        best_50[name] = round(float(np.sort(r[0])[-50:].mean()), 4)
-        other_views[name] = round(float(np.mean(r[1:])), 4)
-    return {"mean_r": as_it_is, "best_50": best_50, "mean_r_other_views": other_views}
+    found = {name: score_fold(row, make_fold(row, sections, name, regions, data)) for name in sections}
+    return {score: {name: round(of[i], 4) for name, of in found.items()} for i, score in enumerate(SCORES)}
 
 
-def rows(found: dict[str, Any]) -> str:
+def score_fold(row: Row, fold: Fold) -> tuple[float, float, float]:
+    """Fit on a fold's spots; the scores of those that were left out, in the order of ``SCORES``."""
+    if row.ridge is not None:
+        fitted = [fit_ridge(row, fold)]
+    else:
+        fitted = [fit_network(row, fold, seed) for seed in range(row.trainings)]
+    r = [
+        fold.score(view, lambda x: np.mean([predict(x) for predict in fitted], axis=0))
+        for view in range(len(fold.test.pooled))
+    ]
+    return float(r[0].mean()), float(np.sort(r[0])[-50:].mean()), float(np.mean(r[1:]))
+
+
+def rows(found: dict[str, Any], each: str = "section by section") -> str:
     """A row for each network."""
 
     def line(one: dict[str, Any]) -> tuple[str, ...]:
-        r, best, views = (list(one[k].values()) for k in ("mean_r", "best_50", "mean_r_other_views"))
+        r, best, views = (list(one[k].values()) for k in SCORES)
         return f"{np.mean(r):.3f}", f"{np.mean(best):.3f}", f"{np.mean(views):.3f}", f"{min(r):.2f} to {max(r):.2f}"
 
-    header = ("what differs", "mean r", "best 50", "mean r, other views", "mean r, section by section")
+    header = ("what differs", "mean r", "best 50", "mean r, other views", f"mean r, {each}")
     return table(header, [(name, *line(one)) for name, one in found.items()])
+
+
+def data_folder(description: str | None) -> Path:
+    """The folder that the command line names."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    return parser.parse_args().data
+
+
+def prepared(data: Path) -> tuple[dict[str, Section], list[str]]:
+    """All sections with their features, and the names of the features' regions."""
+    model = _untrained(CONFIG, ["none"])
+    sections = {
+        name: prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed)) for name in NAMES
+    }
+    return sections, [r.name for each in model.passes for r in each.regions]
 
 
 def main() -> None:
     """Measure what is missing, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    data = parser.parse_args().data
-    model = _untrained(CONFIG, ["none"])
-    regions = [r.name for each in model.passes for r in each.regions]
-    sections = {
-        name: prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed)) for name in NAMES
-    }
+    data = data_folder(__doc__)
+    sections, regions = prepared(data)
     measure(RESULTS, ROWS, lambda row: score(row, sections, regions, data))
     fill(DOCS / "decisions.md", {"networks_sections": rows})
 
