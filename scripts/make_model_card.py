@@ -37,7 +37,8 @@ def main() -> None:
 
 From *cells'* predictions averaged over the spots of the validation section ({s["n_spots"]} spots), over the
 {int(genes["variable"].sum())} most variable genes, chosen on the training sections. All sections are of **one tumour**, so
-these figures flatter: a new patient is the real test, and it has **not been made**.
+these figures flatter: a new patient is the real test, and with counts it has **not been made**. What types of nuclei of another
+patient and organ say stands in [evaluation](evaluation.md#another-patient-and-organ).
 
 | | mean Pearson r | best 50 genes |
 |---|---|---|
@@ -71,7 +72,9 @@ does not say that predictions are right.
 
 ## Limits
 
-- One HER2-positive breast tumour, one laboratory's stain and scanner, 0.69 µm/px. Nothing is known of other organs.
+- One HER2-positive breast tumour, one laboratory's stain and scanner, 0.69 µm/px. Of other tissue, types of nuclei in
+  one crop of an ovarian carcinoma are all that was looked at ([evaluation](evaluation.md#another-patient-and-organ)): genes of the Xenium
+  panel, and others of epithelium and connective tissue, are predicted where they belong; of leucocytes, those outside the panel hardly.
 - The sections are neighbours in one block: part of what is scored on a section left out is memory of places in this tumour. Networks on
   the same features fall from 0.39 to 0.26 where that half of the tissue was left out too (half as many spots and a narrower range are
   part of it), and wide surroundings then give nothing ([decisions](decisions.md)).
@@ -81,6 +84,8 @@ does not say that predictions are right.
   are taken relative to each other. Where a table holds fewer than some hundred cells, the training slides stand in.
 - Outlines count: of nuclei that another tool has drawn, area and elongation are taken relative to the slide. Circles and points have
   none, and predictions do without. Outlines are no part of `X_past`.
+- Simulated cells teach genes outside the Xenium panel by what goes together in these spots: genes that are together in this tumour are
+  predicted together in every other.
 - Genes of the Xenium panel that the spots hardly ever count are learnt from simulated donors alone: they vary as there, at a
   level near nothing, and are not trusted.
 - The interval of `uncertainty=True` holds counting noise, overdispersion and what subnetworks disagree on, not the error on
@@ -92,7 +97,7 @@ does not say that predictions are right.
 ## Tried
 
 See [decisions](decisions.md): backbone stage, resolution, layout of the decoder, wide discs, deeper features, losses, statistics of the slide, simulated
-donors, a summary of all regions, styles of donors, kernels and networks; with what each gave, also where it gave nothing.
+donors, genes that these lack, a summary of all regions, styles of donors, kernels and networks; with what each gave, also where it gave nothing.
 """
     (ROOT / "docs" / "model_card.md").write_text(text)
 

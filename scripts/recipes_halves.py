@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 from networks_halves import GAP_UM, HALVES, side
+from recipes import ALONE
 from result_tables import DOCS, fill, table
 
 import pastpy as past
@@ -33,8 +34,9 @@ HALF = "right"
 #: Variant → entries of the model, and of the rest of the configuration, that differ from what ships.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as shipped": ({}, {}),
-    "half the epochs": ({}, {"epochs": 16}),
-    "dropout of 0.5": ({"dropout": 0.5}, {}),
+    "no other genes taught by simulated cells": ({}, ALONE),
+    "the same, half the epochs": ({}, {**ALONE, "epochs": 16}),
+    "the same, dropout of 0.5": ({"dropout": 0.5}, ALONE),
 }
 
 

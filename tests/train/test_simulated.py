@@ -11,6 +11,7 @@ import torch
 import pastpy as past
 from pastpy.datasets import TissueParameters
 from pastpy.train import TrainConfig, simulated
+from pastpy.train.coexpression import Coexpression
 from pastpy.train.loop import OutlineAugmentation, SimulatedDraws, _untrained
 from pastpy.train.objective import Objective
 
@@ -93,7 +94,7 @@ def test_loss_is_one_less_the_correlation_within_donors(cells, config):
     model = _untrained(config, cells.genes)
     torch.nn.init.normal_(model.decoder.readout)
     batch = draws(config, model, cells, 256).draw(np.random.default_rng(0))
-    found = Objective(model, config, torch.tensor([0]))._simulated(batch).item()
+    found = Objective(model, config, torch.tensor([0]))._simulated(batch)["simulated"].item()
     with torch.no_grad():
         share = model.log_profile(model.image_tokens(batch.pooled)).exp()
     predicted, measured = torch.log1p(1e4 * share).numpy(), batch.expected.numpy()
@@ -105,6 +106,22 @@ def test_loss_is_one_less_the_correlation_within_donors(cells, config):
     r = np.zeros(len(seen))
     r[seen] = [np.corrcoef(predicted[:, g], measured[:, g])[0, 1] for g in np.flatnonzero(seen)]
     assert found == pytest.approx(1 - r.mean(), abs=1e-4)
+
+
+def test_genes_that_are_not_simulated_are_taught_by_those_that_are(cells, config):
+    model = _untrained(config, ["GENE", *cells.genes])
+    torch.nn.init.normal_(model.decoder.readout)
+    others = Coexpression(["GENE"], np.eye(len(cells.genes), 1, -2, dtype=np.float32))  # as the third gene
+    drawn = SimulatedDraws(model, cells, 256, OutlineAugmentation(model, config), others)
+    batch = drawn.draw(np.random.default_rng(0))
+    assert batch.other_genes.tolist() == [0]
+    np.testing.assert_allclose(batch.others[:, 0], batch.expected[:, 2])
+    losses = Objective(model, config, torch.tensor([0]))._simulated(batch)
+    losses["coexpression"].backward()
+    moved = model.decoder.bias.grad if model.decoder.bias.grad is not None else torch.zeros(1)
+    assert moved[0] != 0 and 0 < losses["coexpression"].item() < 2
+    alone = SimulatedDraws(model, cells, 256, OutlineAugmentation(model, config)).draw(np.random.default_rng(0))
+    assert set(Objective(model, config, torch.tensor([0]))._simulated(alone)) == {"simulated"}
 
 
 def test_outlines_of_whole_donors_are_hidden_now_and_then(cells, config):
@@ -122,7 +139,7 @@ def test_outlines_of_whole_donors_are_hidden_now_and_then(cells, config):
         of_donor = torch.stack([of_cell[batch.donor == d] for d in range(4)])
         assert torch.equal(of_donor.all(dim=1), of_donor.any(dim=1)), "of a donor all cells or none"
         hidden += of_donor[:, 0].tolist()
-        loss = Objective(model, with_outlines, torch.tensor([0]))._simulated(batch)
+        loss = Objective(model, with_outlines, torch.tensor([0]))._simulated(batch)["simulated"]
         assert loss.isfinite()
     assert 0.35 < np.mean(hidden) < 0.65
     loss.backward()

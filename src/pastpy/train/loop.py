@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
     from pastpy.models.past import PAST
+    from pastpy.train.coexpression import Coexpression
     from pastpy.train.data import Section
     from pastpy.train.objective import Batch, SimulatedBatch
     from pastpy.train.simulated import SimulatedCells
@@ -69,6 +70,7 @@ def fit(
     from pastpy.train.align import align
     from pastpy.train.augment import views_of
     from pastpy.train.card import make_card, training_tissue
+    from pastpy.train.coexpression import coexpression
     from pastpy.train.data import prepare_section, read_cells
     from pastpy.train.level import set_levels
     from pastpy.train.simulated import simulated_cells
@@ -94,7 +96,11 @@ def fit(
     _initialise(model, train, simulated)
     if model.config.slide_norm:
         relative_to_slides(model, [*train, *validation], simulated)
-    history = _optimise(model, config, Batches(model, config, train, single_cells, simulated), train, rng, progress)
+    others = None
+    if simulated is not None and single_cells is not None and config.weights.get("coexpression"):
+        others = coexpression(train, single_cells, simulated.genes, model.gene_names)
+    batches = Batches(model, config, train, single_cells, simulated, others)
+    history = _optimise(model, config, batches, train, rng, progress)
     set_levels(model, train)
     align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history, tissue)
@@ -248,6 +254,7 @@ class Batches:
         train: list[Section],
         single_cells: tuple[csr_matrix, list[str]] | None,
         simulated: SimulatedCells | None,
+        others: Coexpression | None = None,
     ) -> None:
         from pastpy.train.card import log_counts
 
@@ -268,7 +275,7 @@ class Batches:
         self.outlines = OutlineAugmentation(model, config)
         self.simulated = None
         if simulated is not None:
-            self.simulated = SimulatedDraws(model, simulated, config.batch_simulated, self.outlines)
+            self.simulated = SimulatedDraws(model, simulated, config.batch_simulated, self.outlines, others)
 
     def __len__(self) -> int:
         return max(1, len(self.spots) // self.config.batch_spots)
@@ -362,7 +369,14 @@ class SimulatedDraws:
     #: Donors of a step.
     donors = 4
 
-    def __init__(self, model: PAST, cells: SimulatedCells, n: int, outlines: OutlineAugmentation) -> None:
+    def __init__(
+        self,
+        model: PAST,
+        cells: SimulatedCells,
+        n: int,
+        outlines: OutlineAugmentation,
+        others: Coexpression | None = None,
+    ) -> None:
         import torch
 
         columns = model.columns_of(cells.genes)
@@ -371,6 +385,8 @@ class SimulatedDraws:
         self.expected = cells.expected[:, known]
         self.genes = torch.from_numpy(columns[known])
         self.starts = np.flatnonzero(np.r_[True, np.diff(cells.donor) != 0, True])
+        self.others = others
+        self.other_genes = None if others is None else torch.from_numpy(model.columns_of(others.genes))
 
     def draw(self, rng: np.random.Generator) -> SimulatedBatch:
         """Cells of one step."""
@@ -383,9 +399,12 @@ class SimulatedDraws:
         rows = np.concatenate([rng.integers(self.starts[d], self.starts[d + 1], self.each) for d in chosen])
         of_donors = np.split(self.cells.pooled[rows].astype(np.float32), n_donors)
         pooled = np.concatenate([self.outlines.of_donor(each, rng) for each in of_donors])
+        expected_of_all = self.cells.expected[rows].astype(np.float32)
         return SimulatedBatch(
             pooled=torch.from_numpy(pooled),
             expected=torch.from_numpy(self.expected[rows].astype(np.float32)),
             donor=torch.arange(n_donors).repeat_interleave(self.each),
             genes=self.genes,
+            others=None if self.others is None else torch.from_numpy(expected_of_all @ self.others.weights),
+            other_genes=self.other_genes,
         )

@@ -77,12 +77,16 @@ class SimulatedBatch:
         int64 (n,), position of each cell's donor among those of the batch.
     genes
         int64 (g,), positions of these genes in the vocabulary.
+    others, other_genes
+        The same of genes that are inferred from these, float32 (n, h), and their positions, int64 (h,); or ``None``.
     """
 
     pooled: torch.Tensor
     expected: torch.Tensor
     donor: torch.Tensor
     genes: torch.Tensor
+    others: torch.Tensor | None = None
+    other_genes: torch.Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -129,7 +133,7 @@ class Objective(nn.Module):
         if batch.with_expression:
             losses |= self._of_expression(batch, spot_tokens, generator)
         if batch.simulated is not None:
-            losses["simulated"] = self._simulated(batch.simulated)
+            losses |= self._simulated(batch.simulated)
         losses["total"] = torch.stack([told.weights[name] * value for name, value in losses.items()]).sum()
         return losses
 
@@ -164,16 +168,24 @@ class Objective(nn.Module):
         zero = self.model.zero_logits(tokens, padding)
         return self._explained(counts[:, known], share, None if zero is None else zero[:, known], known)
 
-    def _simulated(self, batch: SimulatedBatch) -> torch.Tensor:
+    def _simulated(self, batch: SimulatedBatch) -> dict[str, torch.Tensor]:
         """How far the correlation with what simulated cells' images allow to say is from 1, mean over genes.
 
         Within a donor, as predictions are scored: no image shows a donor's own level of a gene. Counts of the strongest
         genes would rule a likelihood here, and hardly any would be left for the rest. What correlates best with the
-        expectation of a count correlates best with the count, and the expectation has none of its noise.
+        expectation of a count correlates best with the count, and the expectation has none of its noise. Genes that
+        are inferred have a loss of their own: they are many more.
         """
         model = self.model
-        share = model.log_profile(*split_absent(model.image_tokens(batch.pooled)))[:, batch.genes].exp()
-        return correlation_loss(torch.log1p(_keys.TARGET_SUM * share), batch.expected, batch.donor)
+        share = model.log_profile(*split_absent(model.image_tokens(batch.pooled))).exp()
+
+        def loss(genes: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+            return correlation_loss(torch.log1p(_keys.TARGET_SUM * share[:, genes]), expected, batch.donor)
+
+        losses = {"simulated": loss(batch.genes, batch.expected)}
+        if batch.others is not None and batch.other_genes is not None:
+            losses["coexpression"] = loss(batch.other_genes, batch.others)
+        return losses
 
     def _explained(
         self, counts: torch.Tensor, share: torch.Tensor, zero: torch.Tensor | None, genes: torch.Tensor | None = None
