@@ -73,7 +73,8 @@ def coexpression(
     used = np.array([g in known for g in panel]) & (detected >= LEAST_DETECTION)
     names = [g for g, use in zip(panel, used, strict=True) if use]
     others = [g for g in vocabulary if g not in set(panel) | known]
-    programs = _programs(cells, list(panel), used)
+    of_cells = _cell_profiles(cells, list(panel))[:, used]
+    programs = np.linalg.svd(_standardised(of_cells), full_matrices=False)[2][:PROGRAMS].T
 
     scores = [_standardised(log_counts(s, names)) @ programs for s in sections]
     values = [_standardised(log_counts(s, others)) for s in sections]
@@ -81,36 +82,28 @@ def coexpression(
     kept = np.flatnonzero(r >= LEAST_R)
     effect = np.linalg.lstsq(np.concatenate(scores), np.concatenate(values)[:, kept], rcond=None)[0]
     weights = np.zeros((len(panel), len(kept)), dtype=np.float32)
-    weights[used] = (programs / _spread(cells, list(panel), used)[:, None]) @ effect
+    weights[used] = (programs / _or_infinite(of_cells.std(axis=0))[:, None]) @ effect
     return Coexpression([others[i] for i in kept], weights)
 
 
-def _cell_profiles(cells: tuple[csr_matrix, list[str]], panel: list[str], used: np.ndarray) -> np.ndarray:
-    """log1p of counts per 10,000 over the panel of cells that have counts enough, (n, used genes)."""
+def _cell_profiles(cells: tuple[csr_matrix, list[str]], panel: list[str]) -> np.ndarray:
+    """log1p of counts per 10,000 over the panel, (n, panel), of the cells that have counts enough."""
     from pastpy.train.loop import aligned_counts
 
     counts = aligned_counts(cells[0], cells[1], panel)
     counts = counts[counts.sum(axis=1) >= LEAST_COUNTS]
-    return np.log1p(counts / counts.sum(axis=1, keepdims=True) * _keys.TARGET_SUM)[:, used]
+    return np.log1p(counts / counts.sum(axis=1, keepdims=True) * _keys.TARGET_SUM)
 
 
-def _spread(cells: tuple[csr_matrix, list[str]], panel: list[str], used: np.ndarray) -> np.ndarray:
-    """Standard deviation of the panel's genes over single cells; infinite where there is none."""
-    std = _cell_profiles(cells, panel, used).std(axis=0)
+def _or_infinite(std: np.ndarray) -> np.ndarray:
+    """Standard deviations to divide by: what does not vary becomes 0."""
     return np.where(std > 0, std, np.inf)
-
-
-def _programs(cells: tuple[csr_matrix, list[str]], panel: list[str], used: np.ndarray) -> np.ndarray:
-    """Principal components of the cells' standardised log expression, (used genes, programs)."""
-    values = _standardised(_cell_profiles(cells, panel, used))
-    return np.linalg.svd(values, full_matrices=False)[2][:PROGRAMS].T
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Columns in their standard deviations around their means; 0 where they do not vary, and in rows without counts."""
     values = values - np.nanmean(values, axis=0)
-    std = np.nanstd(values, axis=0)
-    return np.nan_to_num(values / np.where(std > 0, std, np.inf))
+    return np.nan_to_num(values / _or_infinite(np.nanstd(values, axis=0)))
 
 
 def _r_left_out(scores: list[np.ndarray], values: list[np.ndarray], left_out: int) -> np.ndarray:
