@@ -61,7 +61,7 @@ class TrainConfig:
         Weight of each loss: ``image``, ``profile`` (log-normalised expression of the spots' variable genes),
         ``expression`` (with or without the image), ``contrastive``, ``cells``, ``simulated`` (correlation, within a
         donor, of simulated cells' predicted log expression with the best that their image allows), ``coexpression``
-        (the same of genes that are not simulated, inferred from those that are: :mod:`pastpy.train.coexpression`; 0
+        (the same of genes that are not simulated, inferred from those that are: ``pastpy/train/coexpression.py``; 0
         leaves it out, and it needs ``single_cells``), and ``joint`` for a model whose joint embedding is learnt.
     contrastive
         Which contrastive loss: ``"info_nce"``, ``"soft_target_clip"``, or ``"siglip"`` for a model with ``logit_bias``.
