@@ -31,7 +31,7 @@ from pastpy.train import TrainConfig
 from pastpy.train.augment import views_of
 from pastpy.train.card import N_VARIABLE, log_counts
 from pastpy.train.data import MIN_CELLS, Section, prepare_section, read_section
-from pastpy.train.loop import _untrained, aligned_counts, on_one_level
+from pastpy.train.loop import _untrained, detected_share, on_one_level
 from pastpy.train.losses import correlation_loss, spot_mean
 
 RESULTS = DOCS / "_data" / "networks_sections.json"
@@ -104,7 +104,7 @@ class Fold:
     def __init__(self, row: Row, sections: dict[str, Section], held_out: str, regions: list[str], data: Path) -> None:
         self.train, self.test = [s for n, s in sections.items() if n != held_out], sections[held_out]
         genes = sorted(set.intersection(*(set(s.genes) for s in sections.values())))
-        detected = np.concatenate([aligned_counts(s.counts, s.genes, genes) > 0 for s in self.train]).mean(axis=0)
+        detected = detected_share(self.train, genes)
         genes = [g for g, share in zip(genes, detected, strict=True) if share > 0.1]
         variance = np.concatenate([log_counts(s, genes) for s in self.train]).var(axis=0)
         most_variable = [genes[i] for i in np.argsort(-variance, kind="stable")]

@@ -85,27 +85,34 @@ def read_crop(folder: Path) -> SpatialData:
     return sdata
 
 
+def known_genes(model: PAST) -> list[str]:
+    """Genes to score that a model knows."""
+    return [g for genes in MARKERS.values() for g in genes.split() if g in model.gene_index]
+
+
 def by_model(model: PAST, sdata: SpatialData) -> pd.DataFrame:
     """Predicted log expression of the known genes, (nuclei, genes)."""
-    known = [g for genes in MARKERS.values() for g in genes.split() if g in model.gene_index]
-    past.tl.impute_expression(sdata, model, genes=known, progress=False)
-    return np.log1p(past.get.expression(sdata).to_df()[known])
+    genes = known_genes(model)
+    past.tl.impute_expression(sdata, model, genes=genes, progress=False)
+    return np.log1p(past.get.expression(sdata).to_df()[genes])
 
 
-def by_ridge(alpha: float, model: PAST, sdata: SpatialData, data: Path) -> pd.DataFrame:
-    """The same by a ridge on a model's features, relative to their slide, of the spots of its training sections."""
-    genes = [g for genes in MARKERS.values() for g in genes.split() if g in model.gene_index]
-    x, y = [], []
+def by_ridges(model: PAST, sdata: SpatialData, data: Path) -> dict[str, pd.DataFrame]:
+    """The same by ridges on a model's features, relative to their slide, of the spots of its training sections."""
+    genes = known_genes(model)
+    means, log_expression = [], []
     for name in CONFIG.train_sections:
         section = prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed))
-        cells = pd.DataFrame(standardised(section.pooled[0], section.pooled[0])).groupby(section.spot).mean()
-        x.append(cells.to_numpy())
-        y.append(log_counts(section, genes)[cells.index])
-    fitted = Ridge(alpha).fit(np.concatenate(x), np.concatenate(on_one_level(y)))
+        spots = pd.DataFrame(standardised(section.pooled[0], section.pooled[0])).groupby(section.spot).mean()
+        means.append(spots.to_numpy())
+        log_expression.append(log_counts(section, genes)[spots.index])
+    x, y = np.concatenate(means), np.concatenate(on_one_level(log_expression))
     pooled = pooled_tokens(sdata, model, "cells", View())
-    return pd.DataFrame(
-        fitted.predict(standardised(pooled, pooled)), columns=genes, index=sdata.tables["cells"].obs_names
-    )
+    of_nuclei, names = standardised(pooled, pooled), sdata.tables["cells"].obs_names
+    return {
+        name: pd.DataFrame(Ridge(alpha).fit(x, y).predict(of_nuclei), index=names, columns=genes)
+        for name, alpha in RIDGES.items()
+    }
 
 
 def scores(predicted: pd.DataFrame, cells: anndata.AnnData, panel: set[str]) -> dict[str, Any]:
@@ -151,14 +158,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     panel = set(read_cells(arguments.data)[1])
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    sdata = read_crop(arguments.data / "hgsc")
+    cells = sdata.tables["cells"]
     for entry in arguments.models:
         name, folder = entry.split("=", 1)
-        sdata = read_crop(arguments.data / "hgsc")
-        results[name] = scores(by_model(past.models.load(folder), sdata), sdata.tables["cells"], panel)
-    for name, alpha in RIDGES.items():
-        results[name] = scores(
-            by_ridge(alpha, past.models.load(CONFIG.model["name"]), sdata, arguments.data), sdata.tables["cells"], panel
-        )
+        results[name] = scores(by_model(past.models.load(folder), sdata), cells, panel)
+    shipped = past.models.load(CONFIG.model["name"])
+    results |= {n: scores(found, cells, panel) for n, found in by_ridges(shipped, sdata, arguments.data).items()}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     fill(DOCS / "evaluation.md", {"other_patient": rows})
 

@@ -66,10 +66,10 @@ def coexpression(
         Genes to choose from.
     """
     from pastpy.train.card import log_counts
-    from pastpy.train.loop import aligned_counts
+    from pastpy.train.loop import detected_share
 
     known = set(cells[1])
-    detected = np.concatenate([aligned_counts(s.counts, s.genes, list(panel)) > 0 for s in sections]).mean(axis=0)
+    detected = detected_share(sections, list(panel))
     used = np.array([g in known for g in panel]) & (detected >= LEAST_DETECTION)
     names = [g for g, use in zip(panel, used, strict=True) if use]
     others = [g for g in vocabulary if g not in set(panel) | known]

@@ -111,8 +111,13 @@ def fit(
 def vocabulary(sections: list[Section], config: TrainConfig, panel: Iterable[str]) -> list[str]:
     """Genes measured in every section and counted in enough of their spots, and those of a panel, sorted."""
     common = sorted(set.intersection(*(set(s.genes) for s in sections)))
-    found = np.concatenate([(aligned_counts(s.counts, s.genes, common) > 0) for s in sections]).mean(axis=0)
+    found = detected_share(sections, common)
     return sorted({gene for gene, share in zip(common, found, strict=True) if share >= config.min_detection} | {*panel})
+
+
+def detected_share(sections: list[Section], genes: list[str]) -> np.ndarray:
+    """Share of all sections' spots in which each gene was counted, float64 (genes,)."""
+    return np.concatenate([aligned_counts(s.counts, s.genes, genes) > 0 for s in sections]).mean(axis=0)
 
 
 def aligned_counts(counts: csr_matrix, genes: list[str], wanted: list[str]) -> np.ndarray:
@@ -382,7 +387,7 @@ class SimulatedDraws:
         columns = model.columns_of(cells.genes)
         known = np.flatnonzero(columns >= 0)
         self.cells, self.each, self.outlines = cells, max(2, n // self.donors), outlines
-        self.expected = cells.expected[:, known]
+        self.known = known
         self.genes = torch.from_numpy(columns[known])
         self.starts = np.flatnonzero(np.r_[True, np.diff(cells.donor) != 0, True])
         self.others = others
@@ -399,12 +404,12 @@ class SimulatedDraws:
         rows = np.concatenate([rng.integers(self.starts[d], self.starts[d + 1], self.each) for d in chosen])
         of_donors = np.split(self.cells.pooled[rows].astype(np.float32), n_donors)
         pooled = np.concatenate([self.outlines.of_donor(each, rng) for each in of_donors])
-        expected_of_all = self.cells.expected[rows].astype(np.float32)
+        expected = self.cells.expected[rows].astype(np.float32)
         return SimulatedBatch(
             pooled=torch.from_numpy(pooled),
-            expected=torch.from_numpy(self.expected[rows].astype(np.float32)),
+            expected=torch.from_numpy(expected[:, self.known]),
             donor=torch.arange(n_donors).repeat_interleave(self.each),
             genes=self.genes,
-            others=None if self.others is None else torch.from_numpy(expected_of_all @ self.others.weights),
+            others=None if self.others is None else torch.from_numpy(expected @ self.others.weights),
             other_genes=self.other_genes,
         )

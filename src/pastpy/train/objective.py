@@ -177,10 +177,10 @@ class Objective(nn.Module):
         are inferred have a loss of their own: they are many more.
         """
         model = self.model
-        share = model.log_profile(*split_absent(model.image_tokens(batch.pooled))).exp()
+        profile = model.log_profile(*split_absent(model.image_tokens(batch.pooled)))
 
         def loss(genes: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-            return correlation_loss(torch.log1p(_keys.TARGET_SUM * share[:, genes]), expected, batch.donor)
+            return correlation_loss(torch.log1p(_keys.TARGET_SUM * profile[:, genes].exp()), expected, batch.donor)
 
         losses = {"simulated": loss(batch.genes, batch.expected)}
         if batch.others is not None and batch.other_genes is not None:
