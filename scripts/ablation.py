@@ -27,8 +27,9 @@ import pastpy as past
 from pastpy.metrics import expression
 from pastpy.models import PAST, ModelCard, PASTConfig, nearest_cells
 from pastpy.models.imagenet import load_imagenet_backbone
-from pastpy.models.nb import nb_deviance, nb_log_likelihood
+from pastpy.models.nb import nb_log_likelihood
 from pastpy.train.augment import View
+from pastpy.train.card import mean_deviance
 from pastpy.train.data import pooled_tokens
 from pastpy.train.losses import info_nce, nb_loss
 
@@ -226,10 +227,9 @@ def score(learner: Learner, cells: Cells, seen: Cells, seed: int) -> dict[str, f
     if learner.variant.likelihood:
         share = torch.cat([learner.share(part) for part in tokens.split(1024)])
         theta = learner.model.log_theta.exp()
-        depth = cells.counts.sum(dim=1, keepdim=True)
         mean = seen.counts.sum(dim=0) / seen.counts.sum()
-        found, plain = (nb_deviance(cells.counts, depth * s + 1e-8, theta).mean() for s in (share, mean))
-        out["deviance"] = float(found / plain)
+        found, plain = (mean_deviance(cells.counts.numpy(), s.numpy(), theta.numpy()) for s in (share, mean))
+        out["deviance"] = found / plain
         predicted = expected_log1p(share, theta, float(seen.counts.sum(dim=1).median()))
     else:
         library = torch.cat([learner.expression(part) for part in seen.counts.split(1024)])

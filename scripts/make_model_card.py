@@ -74,7 +74,8 @@ does not say that predictions are right.
 
 - One HER2-positive breast tumour, one laboratory's stain and scanner, 0.69 µm/px. Of other tissue, types of nuclei in
   one crop of an ovarian carcinoma are all that was looked at ([evaluation](evaluation.md#another-patient-and-organ)): genes of the Xenium
-  panel, and others of epithelium and connective tissue, are predicted where they belong; of leucocytes, those outside the panel hardly.
+  panel, and most others of epithelium, connective tissue and leucocytes, are predicted where they belong; of leucocytes, those outside the
+  panel least so.
 - The sections are neighbours in one block: part of what is scored on a section left out is memory of places in this tumour. Networks on
   the same features fall from 0.39 to 0.26 where that half of the tissue was left out too (half as many spots and a narrower range are
   part of it), and wide surroundings then give nothing ([decisions](decisions.md)).
@@ -84,8 +85,8 @@ does not say that predictions are right.
   are taken relative to each other. Where a table holds fewer than some hundred cells, the training slides stand in.
 - Outlines count: of nuclei that another tool has drawn, area and elongation are taken relative to the slide. Circles and points have
   none, and predictions do without. Outlines are no part of `X_past`.
-- Simulated cells teach genes outside the Xenium panel by what goes together in these spots: genes that are together in this tumour are
-  predicted together in every other.
+- Simulated cells teach genes outside the Xenium panel by what goes together in these spots, and by the types of cells that stereoscope
+  finds in them: genes that are together in this tumour are predicted together in every other.
 - Genes of the Xenium panel that the spots hardly ever count are learnt from simulated donors alone: they vary as there, at a
   level near nothing, and are not trusted.
 - The interval of `uncertainty=True` holds counting noise, overdispersion and what subnetworks disagree on, not the error on

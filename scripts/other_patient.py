@@ -116,7 +116,7 @@ def by_ridges(model: PAST, sdata: SpatialData, data: Path) -> dict[str, pd.DataF
 
 
 def scores(predicted: pd.DataFrame, cells: anndata.AnnData, panel: set[str]) -> dict[str, Any]:
-    """Type → genes of the panel and others → how many, mean AUROC and mean r over windows."""
+    """Type → genes of the panel and others → how many, mean AUROC and mean r over windows, AUROC of each."""
     window = pd.DataFrame(cells.obsm[_keys.SPATIAL] // WINDOW_UM).groupby([0, 1]).ngroup().to_numpy()
     large = np.bincount(window)[window] >= LEAST_NUCLEI
     found: dict[str, Any] = {}
@@ -130,6 +130,7 @@ def scores(predicted: pd.DataFrame, cells: anndata.AnnData, panel: set[str]) -> 
                 "genes": len(some),
                 "auroc": round(float(some.mean()), 4),
                 "windows": round(float(r[some.index].mean()), 4),
+                "auroc_of_each": some.round(2).to_dict(),
             }
             for group, some in (
                 ("panel", auroc[auroc.index.isin(panel)]),
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", metavar="NAME=FOLDER", default=["past-mini=past-mini"])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    panel = set(read_cells(arguments.data)[1])
+    panel = set(read_cells(arguments.data).genes)
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     sdata = read_crop(arguments.data / "hgsc")
     cells = sdata.tables["cells"]

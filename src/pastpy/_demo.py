@@ -199,7 +199,7 @@ def draw(sdata: SpatialData, scores: dict[str, Any], patients: pd.DataFrame, out
 
     gene = "ERBB2"
     window = (400.0, 300.0, 900.0, 700.0)
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), width_ratios=[1, 1.15], layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="compressed")
     pl.cells(sdata, CLUSTER, ax=axes[0], show=False)
     axes[0].set_title("cells grouped by their embedding")
     pl.cells(sdata, gene, ax=axes[1], show=False)

@@ -13,9 +13,13 @@ import torch
 from PIL import Image
 
 import pastpy as past
+import pastpy.train.coexpression
+import pastpy.train.simulated
 from pastpy.train import TrainConfig
+from pastpy.train.coexpression import Coexpression
 from pastpy.train.data import read_section
 from pastpy.train.loop import on_one_level
+from pastpy.train.simulated import SimulatedCells
 
 GENES = [f"GENE{i}" for i in range(12)]
 
@@ -26,7 +30,7 @@ def write_section(folder, name: str, toy_sdata, seed: int) -> None:
     cells = sdata["cells"]
     pixels = sdata["he"].data.compute().transpose(1, 2, 0)
     root = folder / "her2st"
-    for part in ("images", "counts", "spots"):
+    for part in ("images", "counts", "spots", "deconvolution"):
         (root / part).mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(root / "images" / f"{name}.jpg", quality=98)
     centre = cells.obsm["spatial"] / 0.69
@@ -42,6 +46,8 @@ def write_section(folder, name: str, toy_sdata, seed: int) -> None:
     pd.DataFrame(spots).to_csv(root / "spots" / f"{name}_selection.tsv", sep="\t", index=False)
     with gzip.open(root / "counts" / f"{name}.tsv.gz", "wt") as file:
         pd.DataFrame(counts, index=GENES).T.to_csv(file, sep="\t")
+    proportions = pd.DataFrame(rng.dirichlet([1, 1], len(counts)), index=list(counts), columns=["a", "b"])
+    proportions.to_csv(root / "deconvolution" / f"{name}.tsv", sep="\t")
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +113,33 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
         alone = past.train.fit(replace(short, validation_sections=()), tmp_path / "alone", data=folder, progress=False)
     for name, value in model.state_dict().items():
         assert torch.equal(alone.state_dict()[name], value), f"the validation section has changed {name}"
+
+
+def test_genes_that_simulated_cells_lack_are_learnt_from_training_sections_alone(folder, config, tmp_path, monkeypatch):
+    asked = []
+
+    def learn(sections, cells, panel, vocabulary):
+        asked.extend(sections)
+        assert cells.genes == GENES[:8] and panel == GENES[:3] and vocabulary == sorted(GENES)
+        return Coexpression(GENES[8:], np.ones((3, 4), dtype=np.float32), by_types=True)
+
+    def simulate(config, model, *, progress):
+        rng = np.random.default_rng(0)
+        pooled = rng.normal(size=(80, *model.feature_mean.shape)).astype(np.float16)
+        donor = np.repeat(np.arange(4), 20)
+        return SimulatedCells(pooled, rng.normal(size=(80, 3)).astype(np.float16), donor, donor // 2, GENES[:3])
+
+    monkeypatch.setattr(pastpy.train.coexpression, "coexpression", learn)
+    monkeypatch.setattr(pastpy.train.simulated, "simulated_cells", simulate)
+    short = replace(config, epochs=1, simulated_cohorts=2, simulated_donors=2, batch_simulated=16)
+    with past.settings.context(cache_dir=tmp_path / "cache"):
+        model = past.train.fit(short, tmp_path / "toy", data=folder, progress=False)
+    assert [s.name for s in asked] == ["T1", "T2"]
+    for section in asked:
+        assert len(section.proportions) == section.counts.shape[0]
+        assert section.proportions.notna().all(axis=None)
+    assert "coexpression" in model.card.facts["history"][0]
+    assert any("proportions" in part for part in model.card.facts["train"])
 
 
 def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):

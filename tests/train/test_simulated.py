@@ -111,7 +111,7 @@ def test_loss_is_one_less_the_correlation_within_donors(cells, config):
 def test_genes_that_are_not_simulated_are_taught_by_those_that_are(cells, config):
     model = _untrained(config, ["GENE", *cells.genes])
     torch.nn.init.normal_(model.decoder.readout)
-    others = Coexpression(["GENE"], np.eye(len(cells.genes), 1, -2, dtype=np.float32))  # as the third gene
+    others = Coexpression(["GENE"], np.eye(len(cells.genes), 1, -2, dtype=np.float32), False)  # as the third gene
     drawn = SimulatedDraws(model, cells, 256, OutlineAugmentation(model, config), others)
     batch = drawn.draw(np.random.default_rng(0))
     assert batch.other_genes.tolist() == [0]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pastpy.models.past import PAST, ModelCard
+    from pastpy.train.coexpression import Coexpression
     from pastpy.train.config import TrainConfig
     from pastpy.train.data import Section
     from pastpy.train.simulated import SimulatedCells
@@ -25,11 +26,12 @@ TRUSTED_R = 0.3
 
 
 def log_counts(section: Section, genes: list[str]) -> np.ndarray:
-    """log1p of a section's counts per 10,000 of each spot's whole count, float64 (spots, genes)."""
+    """log1p of a section's counts per 10,000 of each spot's whole count, float64 (spots, genes); NaN without."""
     from pastpy.train.loop import aligned_counts
 
     total = np.asarray(section.counts.sum(axis=1), dtype=float).reshape(-1, 1)
-    return np.log1p(aligned_counts(section.counts, section.genes, genes) / total * _keys.TARGET_SUM)
+    with np.errstate(invalid="ignore"):
+        return np.log1p(aligned_counts(section.counts, section.genes, genes) / total * _keys.TARGET_SUM)
 
 
 def variable_genes(train: list[Section], genes: list[str]) -> list[str]:
@@ -111,10 +113,11 @@ def make_card(
     validation: list[Section],
     history: list[dict[str, float]],
     tissue: dict[str, Any],
+    others: Coexpression | None = None,
 ) -> ModelCard:
     """Score a trained model on the validation section, if there is one, and collect what its users must know.
 
-    ``tissue`` is of :func:`training_tissue`.
+    ``tissue`` is of :func:`training_tissue`; ``others`` is what taught genes that simulated cells lack.
     """
     import pandas as pd
 
@@ -145,9 +148,7 @@ def make_card(
         "licence": "CC-BY-4.0 (training data); backbone Apache-2.0",
         "commercial_use": True,
         "command": f"pastpy pretrain {config.model['name']}",
-        "train": [f"her2st {name}" for name in config.train_sections]
-        + (["Xenium breast cells (expression side)"] if config.single_cells else [])
-        + ([_simulated(config)] if config.simulated_cohorts else []),
+        "train": _trained_on(config, others),
         "validation": [f"her2st {name}" for name in config.validation_sections],
         "transfer_statement": statement,
         "n_train_spots": sum(x.counts.shape[0] for x in train),
@@ -161,9 +162,17 @@ def make_card(
     return ModelCard(table, facts)
 
 
-def _simulated(config: TrainConfig) -> str:
-    n = config.simulated_cohorts * config.simulated_donors
-    return f"simulated tissue ({n} donors, pastpy.datasets.simulate_tissue)"
+def _trained_on(config: TrainConfig, others: Coexpression | None) -> list[str]:
+    """Everything that taught the model."""
+    found = [f"her2st {name}" for name in config.train_sections]
+    if config.single_cells:
+        found.append("Xenium breast cells (expression side)")
+    if config.simulated_cohorts:
+        n = config.simulated_cohorts * config.simulated_donors
+        found.append(f"simulated tissue ({n} donors, pastpy.datasets.simulate_tissue)")
+    if others is not None and others.by_types:
+        found.append("proportions of cell types in these spots (stereoscope, in her2st)")
+    return found
 
 
 def _scored(

@@ -15,6 +15,7 @@ from pastpy import _elements, _keys
 from pastpy._aggregate import membership
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from scipy.sparse import csr_matrix
     from spatialdata import SpatialData
 
@@ -25,17 +26,25 @@ if TYPE_CHECKING:
 __all__ = [
     "MIN_CELLS",
     "Section",
+    "SingleCells",
     "cached_arrays",
     "load_section",
     "made_from",
     "pooled_tokens",
     "prepare_section",
     "read_cells",
+    "read_proportions",
     "read_section",
 ]
 
 #: A spot in which fewer nuclei were found says nothing about nuclei.
 MIN_CELLS = 3
+#: What her2st's proportions call the types of the Xenium breast cells, by index (markers tell which is which, see
+#: ``scripts/make_tissue_profiles.py``). Mast cells with plasmacytoid dendritic cells (1) and myoepithelium (6) have no
+#: better name there; perivascular cells are no type of these.
+_TYPES = (
+    "B-cells", "Myeloid", "Endothelial", "CAFs", "Myeloid", "Epithelial", "Epithelial", "Plasma Cells", "T-cells"
+)  # fmt: skip
 
 
 @dataclass
@@ -56,6 +65,8 @@ class Section:
         Names of the genes.
     spot_pooled
         float32 (spots, regions, channels): tokens pooled over the spots themselves, original view.
+    proportions
+        Proportions of cell types, (spots, types), of spots without an estimate NaN; ``None`` where there are none.
     """
 
     name: str
@@ -64,6 +75,27 @@ class Section:
     counts: csr_matrix
     genes: list[str]
     spot_pooled: np.ndarray
+    proportions: DataFrame | None = None
+
+
+@dataclass
+class SingleCells:
+    """Single cells without an image.
+
+    Attributes
+    ----------
+    counts
+        Sparse (cells, genes) raw counts.
+    genes
+        Names of the genes.
+    types
+        object (cells,), types by the names that the sections' proportions have for them, NaN for a cell of unknown
+        type; ``None`` where no cell's is known.
+    """
+
+    counts: csr_matrix
+    genes: list[str]
+    types: np.ndarray | None = None
 
 
 def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, views: list[View]) -> Section:
@@ -88,7 +120,8 @@ def prepare_section(name: str, folder: Path, config: TrainConfig, model: PAST, v
     f = cached_arrays(name, key, make)
     genes = f["genes"].tolist()
     counts = csr_matrix((f["data"], f["indices"], f["indptr"]), shape=(len(f["indptr"]) - 1, len(genes)))
-    return Section(name, f["pooled"], f["spot"], counts, genes, f["spot_pooled"])
+    proportions = read_proportions(folder / "her2st", name)
+    return Section(name, f["pooled"], f["spot"], counts, genes, f["spot_pooled"], proportions)
 
 
 def made_from(model: PAST) -> list[Any]:
@@ -212,13 +245,35 @@ def pooled_tokens(sdata: SpatialData, model: PAST, table_key: str, view: View, *
     return np.concatenate(parts, axis=1)
 
 
-def read_cells(folder: Path) -> tuple[csr_matrix, list[str]]:
-    """Counts and genes of the Xenium breast cells, for the expression side."""
+def read_proportions(root: Path, name: str) -> DataFrame | None:
+    """Proportions of cell types in a section's spots, in :func:`read_section`'s order, from ``deconvolution``.
+
+    NaN for spots that are not in the file; ``None`` where there is no file, or it knows none of the spots.
+    """
+    import pandas as pd
+
+    from pastpy.io._st_files import read_counts, read_spots
+
+    path = root / "deconvolution" / f"{name}.tsv"
+    if not path.is_file():
+        return None
+    counted = read_counts(root / "counts" / f"{name}.tsv.gz")[1]
+    spots = read_spots(root / "spots" / f"{name}_selection.tsv").index
+    found = pd.read_csv(path, sep="\t", index_col=0).reindex(spots[spots.isin(counted)])
+    return None if found.isna().any(axis=1).all() else found
+
+
+def read_cells(folder: Path) -> SingleCells:
+    """The Xenium breast cells; with types where the file that has them is there."""
     import pandas as pd
     from scipy.sparse import csr_matrix
 
     path = folder / "xenium_breast_cells" / "expr_mat_breast_demo.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; set single_cells=false to train without it")
-    frame = pd.read_csv(path, index_col=0).drop(columns="cell_id")
-    return csr_matrix(frame.to_numpy(dtype=np.float32)), frame.columns.astype(str).tolist()
+    frame = pd.read_csv(path, index_col=0).set_index("cell_id")
+    types, types_path = None, path.with_name("cell_types_breast_demo.csv")
+    if types_path.is_file():
+        number = pd.read_csv(types_path).set_index("c_ids")["ct_idx"].reindex(frame.index)
+        types = number.map(dict(enumerate(_TYPES))).to_numpy(dtype=object)
+    return SingleCells(csr_matrix(frame.to_numpy(dtype=np.float32)), frame.columns.astype(str).tolist(), types)

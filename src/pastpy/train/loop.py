@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pastpy.models.past import PAST
     from pastpy.train.coexpression import Coexpression
-    from pastpy.train.data import Section
+    from pastpy.train.data import Section, SingleCells
     from pastpy.train.objective import Batch, SimulatedBatch
     from pastpy.train.simulated import SimulatedCells
 
@@ -90,7 +90,7 @@ def fit(
     )
     single_cells = read_cells(folder) if config.single_cells else None
     simulated = simulated_cells(config, backbone, progress=progress) if config.simulated_cohorts else None
-    panels = [*([] if single_cells is None else single_cells[1]), *([] if simulated is None else simulated.genes)]
+    panels = [*([] if single_cells is None else single_cells.genes), *([] if simulated is None else simulated.genes)]
     model = _untrained(config, vocabulary(train, config, panels))
     tissue = training_tissue(model, train, simulated)
     _initialise(model, train, simulated)
@@ -103,7 +103,7 @@ def fit(
     history = _optimise(model, config, batches, train, rng, progress)
     set_levels(model, train)
     align(model, train, config.seed)
-    model.card = make_card(model, config, train, validation, history, tissue)
+    model.card = make_card(model, config, train, validation, history, tissue, others)
     model.save(out)
     return model
 
@@ -257,7 +257,7 @@ class Batches:
         model: PAST,
         config: TrainConfig,
         train: list[Section],
-        single_cells: tuple[csr_matrix, list[str]] | None,
+        single_cells: SingleCells | None,
         simulated: SimulatedCells | None,
         others: Coexpression | None = None,
     ) -> None:
@@ -273,10 +273,9 @@ class Batches:
         ]
         self.cells = self.known = None
         if single_cells is not None:
-            counts, genes = single_cells
-            aligned = aligned_counts(counts, genes, model.gene_names)
+            aligned = aligned_counts(single_cells.counts, single_cells.genes, model.gene_names)
             self.cells = aligned[aligned.sum(axis=1) >= 10]
-            self.known = np.isin(model.gene_names, genes)
+            self.known = np.isin(model.gene_names, single_cells.genes)
         self.outlines = OutlineAugmentation(model, config)
         self.simulated = None
         if simulated is not None:
