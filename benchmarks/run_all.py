@@ -1,6 +1,6 @@
 """Run the engine's benchmarks one after the other, each in a process of its own that leaves a JSON file.
 
-    python benchmarks/run_all.py                       # about 25 minutes on two idle cores
+    python benchmarks/run_all.py                       # about 45 minutes on two idle cores
     python benchmarks/run_all.py --quick --out /some/folder   # a minute or two: that everything runs
     python benchmarks/run_all.py --only reading resume
 
@@ -25,6 +25,7 @@ RUNS = {
     "dense_vs_crops": ("dense_vs_crops.py", "", "--cells 400 --crops 10"),
     "past_mini": ("past_mini.py", "", "--cells 3000 --rounds 1"),
     "dask_workers": ("dask_workers.py", "", "--cells 3000 --rounds 1"),
+    "dask_workers_slide": ("dask_workers.py", "--cells 400000 --rounds 1", "--cells 3000 --rounds 1"),
     "resume": ("resume.py", "", "--kills 3 --cells 2000"),
     "scaling": ("scaling.py", "", "--cells 1000 4000"),
     "scaling_streamed": ("scaling.py", "--streamed --cells 100000 1000000", "--streamed --cells 1000"),

@@ -182,6 +182,7 @@ SCALING: dict[str, Callable[[Any], str]] = {
     "scaling": lambda result: scaling(result) + growth(result),
     "scaling_streamed": scaling,
     "dask_workers": dask_workers,
+    "dask_workers_slide": dask_workers,
     "resume": resume,
 }
 DECISIONS: dict[str, Callable[[Any], str]] = {"backbone_stages": backbone_stages, "cpu_runtimes": cpu_runtimes}
