@@ -102,7 +102,7 @@ def main() -> None:
     cells = read_cells(folder)
     detected = detected_share(sections, cells.genes)
     genes = [g for g, share in zip(cells.genes, detected, strict=True) if share >= LEAST_DETECTION]
-    enough = np.asarray(aligned_counts(cells.counts, cells.genes, genes).sum(axis=1)) >= LEAST_COUNTS
+    enough = aligned_counts(cells.counts, cells.genes, genes).sum(axis=1) >= LEAST_COUNTS
     assert cells.types is not None
     cells = replace(cells, counts=cells.counts[enough], types=cells.types[enough])
     kind = pd.Series(cells.types).map(KIND).to_numpy()

@@ -53,10 +53,10 @@ def cells() -> SingleCells:
     return SingleCells(csr_matrix(counts.astype(np.float32)), genes, np.array(["a", "b"], dtype=object)[kind])
 
 
-def of_kinds(found, panel=PANEL) -> pd.DataFrame:
+def of_kinds(found) -> pd.DataFrame:
     """What is to be expected of the genes in a cell of either kind."""
-    totals = np.array([sum(KINDS[g][kind] for g in panel) for kind in (0, 1)])
-    profiles = np.log1p(1e4 * np.array([KINDS[g] for g in panel]) / totals)
+    totals = np.array([sum(KINDS[g][kind] for g in PANEL) for kind in (0, 1)])
+    profiles = np.log1p(1e4 * np.array([KINDS[g] for g in PANEL]) / totals)
     return pd.DataFrame(profiles.T @ found.weights, index=["a", "b"], columns=found.genes)
 
 
