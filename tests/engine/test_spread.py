@@ -142,6 +142,29 @@ def test_a_worker_decodes_a_chunk_once_for_all_its_tasks(client):
     assert 16 <= decoded <= 16 * len(client.nthreads()), "no worker decodes one of the 16 chunks twice"
 
 
+def noted(block: np.ndarray, log: str, block_info=None) -> np.ndarray:
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()} {block_info[0]['chunk-location']}\n")
+    return block
+
+
+def test_the_check_before_a_run_and_its_passes_share_what_a_worker_decodes(
+    toy_sdata, two_passes, monkeypatch, tmp_path
+):
+    import dask.array as da
+
+    monkeypatch.setattr(_overview, "_WHOLE_PX", 0)
+    sdata, log = toy_sdata(size=384), tmp_path / "log"
+    lazy = da.from_array(sdata["he"].data.compute(), chunks=(3, 64, 64))
+    sdata["he"].data = lazy.map_blocks(noted, log=str(log), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
+    log.unlink(missing_ok=True)
+    with cluster_of(1) as client:
+        past.tl.embed(sdata, two_passes, modality="image", client=client, progress=False)
+    process_and_chunk = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
+    by_worker = [chunk for process, chunk in process_and_chunk if process != str(os.getpid())]
+    assert len(by_worker) == len(set(by_worker)) == 36
+
+
 def test_workers_read_the_same_overview(client, monkeypatch):
     import dask.array as da
 

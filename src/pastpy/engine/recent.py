@@ -17,12 +17,12 @@ class RecentChunks:
     Parameters
     ----------
     budget
-        Bytes of decoded chunks, of all images together.
+        Bytes of decoded chunks, of all owners together.
 
     Examples
     --------
     >>> recent = RecentChunks(budget=100)
-    >>> [recent.get("image", 0, lambda: np.full(100, v, dtype=np.uint8))[0].item() for v in (1, 2)]
+    >>> [recent.get("slide", 0, lambda: np.full(100, v, dtype=np.uint8))[0].item() for v in (1, 2)]
     [1, 1]
     """
 
@@ -31,9 +31,9 @@ class RecentChunks:
         self._chunks: OrderedDict[tuple[Hashable, Hashable], np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, image: Hashable, chunk: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
+    def get(self, owner: Hashable, chunk: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
         """A chunk that is there, or else is decoded; two threads that ask at once may both decode it."""
-        key = image, chunk
+        key = owner, chunk
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
@@ -47,10 +47,10 @@ class RecentChunks:
                 self._drop(next(iter(self._chunks)))
         return pixels
 
-    def forget(self, image: Hashable) -> None:
-        """Drop all chunks of an image."""
+    def forget(self, owner: Hashable) -> None:
+        """Drop all chunks of an owner."""
         with self._lock:
-            for key in [key for key in self._chunks if key[0] == image]:
+            for key in [key for key in self._chunks if key[0] == owner]:
                 self._drop(key)
 
     def _drop(self, key: tuple[Hashable, Hashable]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from pastpy.engine.recent import RecentChunks
 if TYPE_CHECKING:
     import numpy as np
 
+    from pastpy.engine.chunks import Recall
     from pastpy.engine.pipeline import Job
     from pastpy.engine.plan import Field
     from pastpy.engine.read import FieldReader
@@ -47,9 +47,9 @@ _recent = RecentChunks(CHUNK_BYTES)
 
 
 class Workers:
-    """The workers of a Dask cluster, for the runs over one image; a context that ends with them.
+    """The workers of a Dask cluster, for the runs over the images of one object; a context that ends with them.
 
-    What a worker has decoded last it keeps for its next tasks, those of a further run among them.
+    What a worker has decoded last it keeps for its next tasks, those of a further run over that image among them.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Workers:
         if not isinstance(client, client_type):
             raise TypeError(f"client must be a dask.distributed.Client, got {type(client).__name__}")
         _check_connected(client)
-        self._client, self._image = client, uuid4().hex
+        self._client, self._object = client, uuid4().hex
 
     def __enter__(self) -> Workers:
         return self
@@ -79,7 +79,7 @@ class Workers:
     ) -> None:
         # without a scheduler there are no workers either, and the error that tells so must come through
         if self._client.status == "running":
-            self._client.run(_forget, self._image, on_error="ignore")
+            self._client.run(_forget, self._object, on_error="ignore")
 
     def precision(self, device: str) -> str:
         """Precision in which the workers compute on their ``device``; all of them where they differ."""
@@ -126,7 +126,7 @@ class Workers:
     def _spread(
         self, function: Callable[..., Any], what: Any, n: int, parts_of: Callable[[range], tuple[Any, ...]]
     ) -> Generator[tuple[range, Any]]:
-        """Positions and ``function(what, image, *parts_of(positions))`` as workers finish, for all of ``n`` positions.
+        """Positions and ``function(what, object, *parts_of(positions))`` as workers finish, for all ``n`` positions.
 
         Workers that join meanwhile are given work too; that of one that is lost goes to another. With it may be lost
         what was sent, for which Dask keeps no recipe; then it is sent once more.
@@ -140,7 +140,7 @@ class Workers:
         def submit(worker: str, positions: range) -> None:
             # another one where this one is lost
             future = self._client.submit(
-                function, sent, self._image, *parts_of(positions), pure=False, workers=[worker],
+                function, sent, self._object, *parts_of(positions), pure=False, workers=[worker],
                 allow_other_workers=True,
             )  # fmt: skip
             attempts[positions] += 1
@@ -278,20 +278,25 @@ def _precision(device: str, precision: str) -> str:
     return str(autocast_dtype(resolve_device(device), precision))
 
 
-def _work(job: Job, image: str, fields: Sequence[Field], shapes: Sequence[UnitShapes]) -> tuple[list[Rows], int]:
+def _work(job: Job, of: str, fields: Sequence[Field], shapes: Sequence[UnitShapes]) -> tuple[list[Rows], int]:
     """Compute some fields on a worker; returns their rows, and the chunks that were decoded."""
     keep_freed_memory()
     with _moving:
         job.step.to(resolve_device(job.device))
-    results = list(job.rows(fields, shapes, partial(_recent.get, image)))
+    results = list(job.rows(fields, shapes, _recall(job.reader, of)))
     return [rows for _, rows, _ in results], max(decoded for _, _, decoded in results)
 
 
-def _read(reader: FieldReader, image: str, fields: Sequence[Field]) -> list[np.ndarray]:
+def _read(reader: FieldReader, of: str, fields: Sequence[Field]) -> list[np.ndarray]:
     """Read some fields on a worker."""
-    return list(whole_fields(reader, fields, partial(_recent.get, image)))
+    return list(whole_fields(reader, fields, _recall(reader, of)))
 
 
-def _forget(image: str) -> None:
-    """Give back what a worker keeps of an image."""
-    _recent.forget(image)
+def _recall(reader: FieldReader, of: str) -> Recall:
+    """Finds chunks of an image that this worker has decoded last."""
+    return lambda chunk, decode: _recent.get(of, (reader.name, chunk), decode)
+
+
+def _forget(of: str) -> None:
+    """Give back what a worker keeps of an object's images."""
+    _recent.forget(of)

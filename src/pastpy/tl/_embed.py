@@ -182,7 +182,8 @@ def _embed_one(
     embedding: Callable[[SpatialData | AnnData, _inputs.Options], _Embeddings],
     options: _inputs.Options,
 ) -> AnnData:
-    found = embedding(data, replace(options, resume=resume))
+    with _inputs.with_workers(replace(options, resume=resume)) as options:
+        found = embedding(data, options)
     table = found.table.copy() if copy else found.table
     joint = found.joint if found.joint is not None else joint_embedding(found.image, found.expression)
     _write(table, _keys.Slots(options.key_added), found.image, found.expression, joint)

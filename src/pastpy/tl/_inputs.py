@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -43,8 +43,7 @@ FIELD_BYTES = 18
 class Options:
     """Arguments that ``embed`` and ``impute_expression`` share; see :func:`pastpy.tl.embed`.
 
-    ``workers`` are those of ``client``, for the runs over one image; :func:`pastpy.tl._run_image.over_regions` sets
-    them.
+    ``workers`` are those of ``client``, for all that is done with one object; :func:`with_workers` sets them.
     """
 
     modality: Modality = "auto"
@@ -169,11 +168,16 @@ class Inputs:
     expression: ExpressionInput | None
 
 
-def workers_of(options: Options) -> AbstractContextManager[Workers | None]:
-    """Workers of the options' client, for what is done with one image; ``None`` without a client."""
+@contextmanager
+def with_workers(options: Options) -> Iterator[Options]:
+    """The options with workers of their client, for all that is done with one object; as they are without a client."""
     from pastpy.engine import Workers
 
-    return nullcontext() if options.client is None else Workers(options.client)
+    if options.client is None:
+        yield options
+        return
+    with Workers(options.client) as workers:
+        yield replace(options, workers=workers)
 
 
 def load_model(model: str | Path | Model, device: str) -> Model:
@@ -307,8 +311,7 @@ def gather_image(
     if options.on_misaligned != "ignore":
         from pastpy.pp._alignment import guard
 
-        with workers_of(options) as workers:
-            guard(sdata, **elements, units=units, on_misaligned=options.on_misaligned, workers=workers)
+        guard(sdata, **elements, units=units, on_misaligned=options.on_misaligned, workers=options.workers)
     area = units.area_um2
     diameter = 2 * np.sqrt(np.nanmedian(area) / np.pi) if np.isfinite(area).any() else np.nan
     facts = {
@@ -376,7 +379,10 @@ def gather_counts(
             f"vocabulary of {len(model.gene_names)} gene symbols (first: {model.gene_names[:3]})"
         )
         if required:
-            raise ValueError(f"{message}; rename table.var_names to gene symbols")
+            raise ValueError(
+                f"{message}; pastpy.pp.harmonize_genes translates ids and other names, but genes of another species are "
+                "unknown to the model"
+            )
         warn_user(f"{message}; only the image is used")
         return None
     return ExpressionInput(counts, columns, known_depth(counts, columns) > 0)

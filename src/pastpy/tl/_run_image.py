@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from pastpy.tl._familiar import DISTANCE, FamiliarTissue, familiar_tissue
-from pastpy.tl._inputs import workers_of
 
 if TYPE_CHECKING:
     import torch
@@ -109,13 +108,11 @@ def over_regions(images: Sequence[ImageInput], options: Options, run: Callable[[
     import torch
 
     if len(images) == 1:
-        with workers_of(options) as workers:
-            return run(images[0], replace(options, workers=workers))
+        return run(images[0], options)
     parts = []
     for image in images:
         place = None if options.resume is None else beside(Path(options.resume), image.facts["shapes_key"])
-        with workers_of(options) as workers:
-            parts.append(run(image, replace(options, resume=place, workers=workers)))
+        parts.append(run(image, replace(options, resume=place)))
     with torch.inference_mode():  # tokens were made in it
         for image, part in zip(images[1:], parts[1:], strict=True):
             parts[0][image.rows] = part[image.rows]
