@@ -109,7 +109,7 @@ def open_slide(path: Path) -> Slide:
     FileNotFoundError
         If there is nothing at ``path``.
     ValueError
-        If no reader knows it.
+        If no reader knows it, or only by another name.
     """
     if not path.exists():
         raise FileNotFoundError(f"no slide at {str(path)!r}; check the path")
@@ -125,6 +125,9 @@ def open_slide(path: Path) -> Slide:
         if is_tiff and vendor != "hamamatsu":
             check_complete(path)
         return open_openslide(path)
+    if path.suffix.lower() == ".mrxs" and path.suffix != ".mrxs":
+        # OpenSlide goes by the suffix; the file itself is a picture, the slide's preview.
+        raise ValueError(f"slide {path.name} is no MRXS slide to OpenSlide; rename it to {path.stem}.mrxs")
     return open_tiff(path) if is_tiff else _open_picture(path)
 
 
