@@ -47,6 +47,7 @@ def part_of(section: Section, kept: np.ndarray) -> Section:
     return replace(
         section, pooled=section.pooled[:, under], spot=position[section.spot[under]], counts=section.counts[kept],
         spot_pooled=section.spot_pooled[kept],
+        proportions=None if section.proportions is None else section.proportions[kept],
     )  # fmt: skip
 
 

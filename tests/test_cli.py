@@ -11,8 +11,10 @@ import sys
 import numpy as np
 import pytest
 import spatialdata
+from tests.io.test_xenium import make_bundle
 
 from pastpy.cli import main
+from pastpy.models import PAST, ModelCard, available
 
 
 @pytest.fixture
@@ -30,12 +32,25 @@ def model(tiny_model, tmp_path):
     return str(tmp_path / "tiny")
 
 
+@pytest.fixture
+def bundle(shared_data, tmp_path):
+    """A Xenium bundle without an H&E."""
+    return make_bundle(shared_data, tmp_path)
+
+
 @pytest.mark.parametrize("command", ["demo", "embed", "impute", "stain", "pretrain", "bench", "models"])
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
     assert f"usage: pastpy {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["impute", "stain"])
+def test_help_tells_how_to_give_several(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "separated by commas; the option may be repeated" in " ".join(capsys.readouterr().out.split())
 
 
 def test_help_loads_nothing_heavy():
@@ -191,8 +206,146 @@ def test_several_markers(store, model, tmp_path, capsys):
     out = tmp_path / "s.zarr"
     assert main(["stain", str(store()), "--out", str(out), "--model", model, "--marker", "HER2, KRT8"]) == 0
     said = capsys.readouterr().out
-    assert "HER2, research use only: not measured on another patient" in said and "KRT8, research use only" in said
+    assert "HER2, research use only" in said and "KRT8, research use only" in said
     assert {"virtual_stain_HER2", "virtual_stain_KRT8"} <= set(spatialdata.read_zarr(out).images)
+
+
+def test_repeated_options_add_up(store, model, tmp_path):
+    source = str(store())
+    call = [source, "--out", str(tmp_path / "s.zarr"), "--model", model]
+    assert main(["stain", *call, "--marker", "HER2", "--marker", "KRT8, GENE1"]) == 0
+    stained = {f"virtual_stain_{marker}" for marker in ("HER2", "KRT8", "GENE1")}
+    assert stained <= set(spatialdata.read_zarr(tmp_path / "s.zarr").images)
+    call[2] = str(tmp_path / "i.zarr")
+    assert main(["impute", *call, "--genes", "ERBB2,GENE1", "--genes", "KRT8"]) == 0
+    frame = spatialdata.read_zarr(tmp_path / "i.zarr")["cells"].obsm["past_expression"]
+    assert frame.columns.tolist() == ["ERBB2", "GENE1", "KRT8"]
+
+
+def test_a_marker_is_printed_with_what_the_card_says_of_its_own_genes(store, tiny_model, tmp_path, capsys):
+    genes = tiny_model.card.genes.set_index("gene")
+    genes.loc[["ERBB2", "KRT8", "GENE1"], "validation_r"] = [0.55, 0.1, np.nan]
+    genes.loc[["KRT8", "GENE1"], "trusted"] = False
+    statement = "same patient: mean r 0.39 over the 250 most variable genes"
+    card = ModelCard(genes.reset_index(), {**tiny_model.card.facts, "transfer_statement": statement})
+    PAST(tiny_model.config, card).save(tmp_path / "doubtful")
+    source = store()
+    call = ["stain", str(source), "--out", str(tmp_path / "s.zarr"), "--model", str(tmp_path / "doubtful")]
+    assert main([*call, "--marker", "HER2,KRT8", "--marker", "GENE1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"H-scores of {source}, research use only"
+    assert [line for line in said if "0.39" in line] == [f"tiny as a whole: {statement}"]
+    doubt = "the model's card does not trust its prediction of"
+    assert said[2:5] == [
+        "HER2, research use only: ERBB2 r 0.55; trusted by the model's card",
+        f"KRT8, research use only: KRT8 r 0.10; {doubt} KRT8",
+        f"GENE1, research use only: GENE1 not measured; {doubt} GENE1",
+    ]
+    rows = {line.split()[0]: line.split() for line in said[5:]}
+    assert rows["n_cells"][-3:] == ["h_score", "transfer_score", "trusted_genes"]
+    assert [rows[marker][-4:] for marker in ("HER2", "KRT8", "GENE1")] == [
+        ["0.55", "1", "of", "1"], ["0.10", "0", "of", "1"], ["nan", "0", "of", "1"],
+    ]  # fmt: skip
+
+
+class TestStainOfAStoreWithAPrediction:
+    @pytest.fixture
+    def predicted(self, store, model, tmp_path, capsys):
+        """A store whose ERBB2 and KRT8 are predicted from the image alone, with uncertainty."""
+        call = ["impute", str(store()), "--out", str(tmp_path / "p.zarr"), "--model", model, "--modality", "image"]
+        assert main([*call, "--genes", "ERBB2,KRT8", "--uncertainty"]) == 0
+        capsys.readouterr()
+        return tmp_path / "p.zarr"
+
+    @pytest.fixture
+    def stain(self, predicted, model, tmp_path, capsys):
+        def run(*arguments):
+            out = tmp_path / "s.zarr"
+            code = main(["stain", str(predicted), "--out", str(out), "--model", model, *arguments])
+            return code, capsys.readouterr().err, spatialdata.read_zarr(out)["cells"] if code == 0 else None
+
+        return run
+
+    @pytest.fixture
+    def before(self, predicted):
+        return spatialdata.read_zarr(predicted)["cells"].obsm
+
+    def test_genes_that_are_there_are_not_predicted_again(self, stain, before, monkeypatch):
+        monkeypatch.setattr("pastpy.tl.impute_expression", None)
+        code, warned, table = stain("--marker", "HER2", "--modality", "image")
+        assert code == 0 and not warned
+        for name in before:
+            np.testing.assert_array_equal(table.obsm[name], before[name])
+        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
+
+    def test_a_gene_that_is_missing_comes_beside_the_others(self, stain, before):
+        code, warned, table = stain("--marker", "GENE1")
+        assert code == 0
+        assert "the 2 genes of obsm['past_expression'] are predicted again with GENE1\n" in warned
+        for name in ("past_expression", "past_expression_std", "past_expression_lower", "past_expression_upper"):
+            assert table.obsm[name].columns.tolist() == ["ERBB2", "KRT8", "GENE1"]
+            np.testing.assert_allclose(table.obsm[name][["ERBB2", "KRT8"]], before[name], atol=1e-5)
+        made = table.uns["past"]["impute_expression"]
+        assert made["modality"] == "image" and list(made["scores"]["gene"]) == ["ERBB2", "KRT8", "GENE1"]
+
+    def test_options_that_are_given_hold_for_all_genes(self, stain, before):
+        code, warned, table = stain("--marker", "HER2", "--modality", "both")
+        assert code == 0 and "another model or other options made them before, so their values change" in warned
+        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
+        assert not np.allclose(table.obsm["past_expression"], before["past_expression"])
+
+    def test_another_model_predicts_all_genes(self, stain, before, tiny_model, tmp_path):
+        other = PAST(tiny_model.config, tiny_model.card)
+        other.save(tmp_path / "other")
+        code, warned, table = stain("--marker", "HER2", "--model", str(tmp_path / "other"))
+        assert code == 0 and "another model or other options made them before" in warned
+        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
+        assert not np.allclose(table.obsm["past_expression"], before["past_expression"])
+
+    def test_intervals_that_are_lost_are_told(self, stain, predicted):
+        sdata = spatialdata.read_zarr(predicted)
+        sdata["cells"].uns["past"]["conformal"] = {"key_added": "past"}
+        sdata.delete_element_from_disk("cells")
+        sdata.write_element("cells")
+        assert "intervals of past.tl.conformal are removed" in stain("--marker", "GENE1")[1]
+
+    def test_too_many_genes_for_a_table(self, stain, monkeypatch):
+        monkeypatch.setattr("pastpy.tl._impute_expression.MAX_OBSM_GENES", 3)
+        code, said, _ = stain("--marker", "GENE1,GENE2")
+        assert code == 2 and "holds 2 genes, at most 3 fit, and GENE1, GENE2 would have to be added" in said
+        assert stain("--marker", "GENE1")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["embed", "impute"])
+def test_counts_of_a_bundle_need_no_he(command, bundle, tmp_path):
+    out = tmp_path / "x.zarr"
+    assert main([command, str(bundle), "--modality", "expression", "--out", str(out)]) == 0
+    obsm = spatialdata.read_zarr(out)["table"].obsm
+    values = np.asarray(obsm["X_past_expression" if command == "embed" else "past_expression"])
+    assert np.isfinite(values).all(axis=1).mean() > 0.5
+
+
+def test_what_looks_at_a_bundle_needs_its_he(bundle, model, tmp_path, capsys):
+    out = tmp_path / "out.zarr"
+    call = [str(bundle), "--out", str(out), "--model", model]
+    for arguments in (
+        ["embed", *call],
+        ["impute", *call, "--modality", "both"],
+        ["stain", *call, "--marker", "HER2"],
+    ):
+        said = refused(arguments, out, capsys)
+        assert "is an H&E" in said and "--he-image" in said and "--modality" in said
+
+
+def test_a_bundle_that_was_not_copied_whole(shared_data, model, tmp_path, capsys):
+    part, out = shared_data / "xenium_cosmx_mini" / "xenium", tmp_path / "out.zarr"
+    said = "Xenium bundle xenium lacks experiment.xenium; copy the whole output folder"
+    for he in ([], ["--he-image", str(tmp_path / "he.tif")]):
+        assert said in refused(["embed", str(part), "--out", str(out), "--model", model, *he], out, capsys)
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "slides" / "cells.csv").touch()
+    arguments = ["embed", str(tmp_path / "slides"), "--out", str(out), "--model", model]
+    assert "holds no .dcm file" in refused(arguments, out, capsys), "one file of that name makes no bundle"
 
 
 def refused(arguments: list[str], out, capsys) -> str:
@@ -251,7 +404,11 @@ def test_training_data_must_be_there(tmp_path, capsys):
 
 def test_models_are_listed(capsys):
     assert main(["models"]) == 0
-    assert "past-mini" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert set(available()["name"]) <= set(said)
+    assert "  sha256 " in "\n".join(said) and "  licence: CC-BY-NC-ND-4.0" in said
+    assert "  backbone, remote, ViT-g/14; commercial use: yes, gated: unknown" in said
+    assert max(map(len, said)) <= 80
 
 
 def test_demo(tmp_path, capsys):

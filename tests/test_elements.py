@@ -200,6 +200,18 @@ def test_no_image(toy_sdata):
         _elements.resolve_image(sdata)
 
 
+def test_an_image_that_is_not_in_colour_is_no_candidate(toy_sdata):
+    from spatialdata.models import Image2DModel
+
+    sdata = toy_sdata(size=96, n_cells=4)
+    sdata.images["dapi"] = Image2DModel.parse(np.zeros((1, 96, 96), dtype=np.uint16))
+    assert _elements.resolve_image(sdata) == "he"
+    del sdata.images["he"]
+    with pytest.raises(KeyError, match=r"none of the images \['dapi'\] is an H&E.*he_image="):
+        _elements.resolve_image(sdata)
+    assert _elements.resolve_image(sdata, "dapi") == "dapi"
+
+
 def test_two_images_and_no_key(toy_sdata):
     sdata = toy_sdata(size=96, n_cells=4)
     sdata.images["dapi"] = sdata.images["he"]

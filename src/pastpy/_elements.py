@@ -113,7 +113,7 @@ def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterab
 
 
 def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
-    """Name of the image to use: ``image_key``, else the only one that pastpy did not write and that is no thumbnail.
+    """Name of the image to use: ``image_key``, else the only one in colour that pastpy did not write, no thumbnail.
 
     Raises
     ------
@@ -121,11 +121,19 @@ def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
         If there is no such image, or more than one to choose from; the message names the candidates.
     """
     added = set(past_attrs(sdata).get(_keys.ADDED, []))
-    candidates = [n for n in sdata.images if n not in added and not _is_thumbnail(sdata, n)]
+    candidates = [
+        n for n in sdata.images if n not in added and not _is_thumbnail(sdata, n) and _is_colour(sdata.images[n])
+    ]
     if image_key is None and not candidates and _wsidata_slide(sdata):
         raise KeyError(
             f"this slide's pixels are not among the images {list(sdata.images) or '(none)'}; open it with "
             "wsidata.open_wsi(path, attach_images=True), or with pastpy.io.read_wsi(path)"
+        )
+    if image_key is None and not candidates and sdata.images:
+        raise KeyError(
+            f"none of the images {list(sdata.images)} is an H&E: they are fluorescence, or pastpy made them. Add the "
+            "H&E (pastpy.io.read_xenium has he_image= and he_alignment= for it), or name an image with image_key=; to "
+            "embed or impute from counts alone, pass modality='expression'"
         )
     return _choose("image", image_key, sdata.images, candidates, "image_key")
 
@@ -267,6 +275,11 @@ def _wsidata_mpp(sdata: SpatialData, image_key: str) -> float | None:
         return None
     sizes = image_levels(sdata, image_key)[0].sizes
     return noted.get("mpp") if list(noted.get("shape") or []) == [sizes["y"], sizes["x"]] else None
+
+
+def _is_colour(image: Any) -> bool:
+    """Whether an image may be brightfield: RGB or RGBA."""
+    return finest(image).sizes.get("c") in (3, 4)
 
 
 def _is_thumbnail(sdata: SpatialData, image_key: str) -> bool:

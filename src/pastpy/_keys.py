@@ -135,6 +135,11 @@ class Slots:
         """``obsm``: upper end of the predictive interval."""
         return f"{self.key_added}_expression_upper"
 
+    @property
+    def abstained(self) -> str:
+        """``obs``: share of the calibrated genes from which to abstain, 0–1."""
+        return f"{self.key_added}_abstained"
+
     def stain_class(self, marker: str) -> str:
         """``obs``: 0, 1, 2 or 3 for a marker."""
         return f"{self.key_added}_stain_class_{marker}"

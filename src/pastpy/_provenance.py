@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -22,3 +22,18 @@ def record(table: AnnData, function: str, parameters: Mapping[str, Any]) -> None
     past = dict(table.uns.get(_keys.PAST, {}))
     past[function] = {**parameters, "versions": {name: version(name) for name in _VERSIONS}}
     table.uns[_keys.PAST] = past
+
+
+def untrusted_genes(imputed: Mapping[str, Any], genes: Sequence[str]) -> list[str]:
+    """Which predicted genes the model's card does not trust, by what ``impute_expression`` has stored; of others none.
+
+    Examples
+    --------
+    >>> untrusted_genes({"scores": {"gene": ["ERBB2", "KRT5"], "trusted": [True, False]}}, ["ERBB2", "KRT5", "TP53"])
+    ['KRT5']
+    """
+    scores = imputed.get("scores") or {}
+    if "trusted" not in scores:
+        return []
+    trusted = dict(zip(scores["gene"], scores["trusted"], strict=True))
+    return [gene for gene in genes if not trusted.get(gene, True)]

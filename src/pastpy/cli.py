@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,22 @@ from pastpy._protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from pandas import DataFrame, Series
     from spatialdata import SpatialData
+
+    from pastpy.models import PAST
 
 __all__ = ["main"]
 
 #: What bad input raises, or a machine short of disk or memory; everything else is a fault of pastpy and keeps its
 #: traceback.
 _BAD_INPUT = (KeyError, ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError)
+#: How options that take names take several.
+_SEVERAL = "separated by commas; the option may be repeated"
+#: Options that decide what is predicted: an earlier prediction answers those that are given only if made with them.
+_DECISIVE = ("modality", "mode", "image_key", "shapes_key", "mpp", "on_misaligned")
+#: What of an earlier prediction stands when its genes are predicted again, unless an option says otherwise.
+_KEPT = ("modality", "mode", "layer", "library_key", "target_sum")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +65,13 @@ def _as_options(args: argparse.Namespace, message: object) -> str:
     """A message in one line, in which arguments of the functions are called what the command calls them."""
     names = "|".join(name for name in vars(args) if name not in ("run", "command"))
     line = " ".join(str(message).split())
-    return re.sub(rf"\b({names})= ?", lambda found: f"--{found[1].replace('_', '-')} ", line)
+    option = rf"\b({names})= ?([,.;:)]|$)?"
+    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] is None else found[2]}", line)
+
+
+def _names(text: str) -> list[str]:
+    """Names that commas separate, as one use of an option gives them."""
+    return [name.strip() for name in text.split(",")]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,13 +101,20 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "impute":
             command.add_argument(
-                "--genes", help="gene symbols, separated by commas (default: the model's trusted genes)"
+                "--genes",
+                type=_names,
+                action="extend",
+                help=f"gene symbols, {_SEVERAL} (default: the model's trusted genes)",
             )
             command.add_argument("--uncertainty", action="store_true", help="also store the predictive sd and interval")
             command.add_argument("--table-added", help="write the prediction to a table of this name")
         if name == "stain":
             command.add_argument(
-                "--marker", required=True, help="markers or gene symbols, separated by commas, e.g. HER2,Ki-67"
+                "--marker",
+                type=_names,
+                action="extend",
+                required=True,
+                help=f"markers or gene symbols, {_SEVERAL}, e.g. HER2,Ki-67",
             )
 
     pretrain = commands.add_parser("pretrain", help="train a model from a configuration")
@@ -150,7 +173,12 @@ def _add_slide_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--mpp", type=float, help="µm per level-0 pixel, where the slide does not say")
     command.add_argument("--he-image", type=Path, help="H&E of a Xenium bundle (default: the bundle's own)")
     command.add_argument("--he-alignment", type=Path, help="alignment of this H&E (default: the file of its name)")
-    command.add_argument("--modality", choices=["auto", "image", "expression", "both"], default="auto")
+    command.add_argument(
+        "--modality",
+        choices=["auto", "image", "expression", "both"],
+        default="auto",
+        help="what of a cell is used (default: what it has); expression needs no H&E, unless one is to be stained",
+    )
     command.add_argument("--mode", choices=["dense", "crop"], help="how cells are read (default: the model's own)")
     command.add_argument(
         "--on-misaligned",
@@ -265,8 +293,8 @@ def _on_slide(
         from pastpy.pp import segment_nuclei
 
         segment_nuclei(sdata, image_key=args.image_key, mpp=args.mpp)
-    work(sdata, resume)
     set_source(sdata, slide)
+    work(sdata, resume)
     write_store(sdata, out)
     return table_of(sdata, args.table_key)
 
@@ -295,13 +323,12 @@ def _impute(args: argparse.Namespace) -> int:
     from pastpy.tl._inputs import load_past
 
     model = load_past(args.model, args.device)
-    genes = None if args.genes is None else [g.strip() for g in args.genes.split(",")]
-    if genes and not names_in_model(model, genes):
-        raise KeyError(f"model {model.config.name!r} knows none of the genes {genes}")
+    if args.genes and not names_in_model(model, args.genes):
+        raise KeyError(f"model {model.config.name!r} knows none of the genes {args.genes}")
     return _on_slides(
         args,
         lambda sdata, resume: tl.impute_expression(
-            sdata, model, genes=genes, uncertainty=args.uncertainty, table_added=args.table_added, resume=resume,
+            sdata, model, genes=args.genes, uncertainty=args.uncertainty, table_added=args.table_added, resume=resume,
             **_call_options(args),
         ),
     )  # fmt: skip
@@ -313,8 +340,7 @@ def _stain(args: argparse.Namespace) -> int:
     from pastpy.tl._inputs import load_past
     from pastpy.tl._markers import resolve_markers
 
-    names = [name.strip() for name in args.marker.split(",")]
-    markers = resolve_markers(names)
+    markers = resolve_markers(args.marker)
     model = load_past(args.model, args.device)
     known = {marker.name: list(names_in_model(model, marker.genes)) for marker in markers}
     without = [name for name, genes in known.items() if not genes]
@@ -323,14 +349,106 @@ def _stain(args: argparse.Namespace) -> int:
     genes = list(dict.fromkeys(gene for of_marker in known.values() for gene in of_marker))
 
     def work(sdata: SpatialData, resume: Path | None) -> None:
-        tl.impute_expression(sdata, model, genes=genes, resume=resume, **_call_options(args))
-        tl.virtual_stain(sdata, names, **_elements_of(args))
-        for name in names:
-            scores = tl.h_score(sdata, name, table_key=args.table_key)
-            shown = scores.drop(columns=["use", "transfer_score", "transfer_statement", "caveats"])
-            print(f"{name}, {scores.attrs['use']}: {scores.attrs['transfer_statement']}\n{shown.round(1).to_string()}")
+        _predict_too(sdata, model, genes, args, resume)
+        tl.virtual_stain(sdata, args.marker, **_elements_of(args))
+        print(_scores_of(sdata, args))
 
     return _on_slides(args, work)
+
+
+def _predict_too(
+    sdata: SpatialData, model: PAST, genes: list[str], args: argparse.Namespace, resume: Path | None
+) -> None:
+    """Predict genes with those that a table holds already; nothing where it holds them all, made as is asked for."""
+    from pastpy import _keys, tl
+    from pastpy._elements import expression_frame, table_of
+
+    slots = _keys.Slots()
+    table = table_of(sdata, args.table_key)
+    before = [str(gene) for gene in expression_frame(table, slots.expression)] if slots.expression in table.obsm else []
+    missing = [gene for gene in genes if gene not in before]
+    made = table.uns.get(_keys.PAST, {}).get("impute_expression", {}) if before else {}
+    given = {name: value for name, value in _call_options(args).items() if value not in (None, "auto", "warn")}
+    as_asked = _is_made_as_asked(made, model, given)
+    if as_asked and not missing:
+        return
+    if before:
+        _check_room(before, missing)
+        _warn_of_renewal(table, before, missing, as_asked=as_asked)
+    kept = {name: made[name] for name in _KEPT if made.get(name) is not None}
+    tl.impute_expression(
+        sdata, model, genes=[*before, *missing], uncertainty=slots.expression_std in table.obsm, resume=resume,
+        **{**kept, **given},
+    )  # fmt: skip
+
+
+def _is_made_as_asked(made: Mapping[str, Any], model: PAST, given: Mapping[str, Any]) -> bool:
+    """Whether a recorded prediction is the model's, and with the options that were given."""
+    from pastpy import _keys
+    from pastpy.tl._inputs import model_facts
+
+    decisive = {name: value for name, value in given.items() if name in _DECISIVE}
+    asked = {**model_facts(model), "key_added": _keys.PAST, **decisive}
+    return all(made.get(name) == value for name, value in asked.items())
+
+
+def _check_room(before: Sequence[str], missing: Sequence[str]) -> None:
+    """Refuse more genes than a table holds in terms of this command, which writes no other table."""
+    from pastpy import _keys
+    from pastpy.tl._impute_expression import MAX_OBSM_GENES
+
+    if len(before) + len(missing) > MAX_OBSM_GENES:
+        raise ValueError(
+            f"obsm[{_keys.Slots().expression!r}] holds {len(before)} genes, at most {MAX_OBSM_GENES} fit, and "
+            f"{', '.join(missing)} would have to be added; stain the slide itself, or predict fewer genes before: "
+            "pastpy impute --genes"
+        )
+
+
+def _warn_of_renewal(table: AnnData, before: Sequence[str], missing: Sequence[str], *, as_asked: bool) -> None:
+    """Say that genes are predicted once more, since one call predicts all that a table holds."""
+    from pastpy import _keys
+
+    beside = f" with {', '.join(missing)}" if missing else ""
+    why = "" if as_asked else "; another model or other options made them before, so their values change"
+    noted = table.uns.get(_keys.PAST, {})
+    lost = "; intervals of past.tl.conformal are removed, calibrate them again" if "conformal" in noted else ""
+    warnings.warn(
+        f"the {len(before)} genes of obsm[{_keys.Slots().expression!r}] are predicted again{beside}{why}{lost}",
+        stacklevel=1,
+    )
+
+
+def _scores_of(sdata: SpatialData, args: argparse.Namespace) -> str:
+    """H-scores of the markers as a table, after what the model's card says of each one's own genes."""
+    import pandas as pd
+
+    from pastpy import _keys, tl
+    from pastpy._elements import past_attrs, table_of
+
+    facts = table_of(sdata, args.table_key).uns[_keys.PAST]
+    card = pd.DataFrame(facts["impute_expression"]["scores"]).set_index("gene")
+    of_marker = {name: card.loc[facts["virtual_stain"]["markers"][name]["genes"]] for name in args.marker}
+    scores = pd.concat([tl.h_score(sdata, name, table_key=args.table_key) for name in args.marker])
+    scores = scores.set_axis(args.marker).rename_axis("marker")
+    trust = {name: _trust(genes, scores.loc[name, "caveats"]) for name, genes in of_marker.items()}
+    lines = [
+        f"H-scores of {past_attrs(sdata)[_keys.SOURCE]}, {_keys.RESEARCH_USE}",
+        f"{facts['impute_expression']['model']} as a whole: {card['statement'].iloc[0]}",
+        *(f"{name}, {_keys.RESEARCH_USE}: {said}" for name, said in trust.items()),
+    ]
+    shown = scores.drop(columns=["use", "transfer_score", "transfer_statement", "caveats"]).round(1)
+    shown["transfer_score"] = scores["transfer_score"].map("{:.2f}".format)
+    shown["trusted_genes"] = [f"{genes['trusted'].sum()} of {len(genes)}" for genes in of_marker.values()]
+    return "\n".join([*lines, shown.to_string()])
+
+
+def _trust(genes: DataFrame, caveats: str) -> str:
+    """The r that the card states for each gene of a marker, whether it trusts them all, and what else to heed."""
+    stated = genes["validation_r"].items()
+    each = ", ".join(f"{gene} {'not measured' if math.isnan(r) else f'r {r:.2f}'}" for gene, r in stated)
+    trusted = "trusted by the model's card" if genes["trusted"].all() else ""
+    return "; ".join(part for part in (each, trusted, caveats) if part)
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -368,7 +486,21 @@ def _bench(args: argparse.Namespace) -> None:
 def _models(args: argparse.Namespace) -> None:
     from pastpy import models
 
-    print(models.available().to_string(index=False))
+    print("\n".join(_described(model) for _, model in models.available().iterrows()))
+
+
+def _described(model: Series[Any]) -> str:
+    """A model in four lines, which a terminal can hold."""
+    known = model.dropna().to_dict()
+    size = f", {known['size_mb']} MB" if "size_mb" in known else ""
+    terms = {name: {True: "yes", False: "no"}[known[name]] for name in ("commercial_use", "gated") if name in known}
+    return (
+        f"{known['name']}\n"
+        f"  {known['kind']}, {known['location']}, {known['backbone']}{size}; "
+        f"commercial use: {terms.get('commercial_use', 'unknown')}, gated: {terms.get('gated', 'unknown')}\n"
+        f"  licence: {known['licence']}\n"
+        f"  {known['url'] if 'url' in known else 'sha256 ' + known['sha256']}"
+    )
 
 
 def _convert(args: argparse.Namespace) -> None:

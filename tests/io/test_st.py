@@ -180,7 +180,7 @@ def test_missing_files_are_named(section, which):
 def test_bad_images(section):
     folder, read, *_ = section
     (folder / "text.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"text\.png is not a JPEG"):
+    with pytest.raises(ValueError, match=r"text\.png is no picture"):
         read(image=folder / "text.png")
     Image.fromarray(np.zeros((30, 40), dtype=np.uint16)).save(folder / "deep.png")
     with pytest.raises(ValueError, match="expected 8-bit"):

@@ -42,6 +42,11 @@ def test_replaces_the_table_and_the_attrs(stored):
     assert names_on_disk(stored) == ["cells"] == list(stored.tables)
 
 
+def test_nothing_is_said_that_is_meant_for_anndata_s_own_callers(stored, recwarn):
+    write_table(stored, "cells")
+    assert not [w for w in recwarn if "autosharding" in str(w.message)]
+
+
 def test_writes_a_table_that_the_store_has_not_seen(stored):
     stored.tables["more"] = stored.tables["cells"].copy()
     write_table(stored, "more")

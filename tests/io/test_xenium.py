@@ -109,6 +109,8 @@ def test_real_bundle_without_he(bundle):
     where = _elements.unit_geometry(sdata, "table", "cell_boundaries", "morphology_focus", mpp=PIXEL_UM)
     assert np.median(np.linalg.norm(where.spatial_um - table.obsm["spatial"], axis=1)) < 0.5
     np.testing.assert_allclose(where.area_um2, cells["cell_area"], rtol=0.2, atol=5)
+    with pytest.raises(KeyError, match=r"none of the images .*morphology_focus.* is an H&E.*modality='expression'"):
+        past.tl.embed(sdata, progress=False)
 
 
 def test_the_table_can_annotate_nuclei(bundle, tmp_path):
@@ -303,7 +305,7 @@ def test_a_bundle_on_the_command_line(bundle, tiny_model, tmp_path, capsys):
     out = tmp_path / "o.zarr"
     call = ["embed", str(bundle), "--model", str(tmp_path / "tiny"), "--modality", "image", "--out", str(out)]
     assert main(call) == 2
-    assert "Xenium bundle outs has no H&E of its own (*he_image.ome.tif): pass --he-image" in capsys.readouterr().err
+    assert "none of the images ['morphology_" in capsys.readouterr().err
     matrix = he_to_dapi()
     image, _ = paint(bundle, matrix)
     alignment = write_matrix(bundle / "align.csv", matrix)

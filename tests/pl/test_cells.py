@@ -60,6 +60,14 @@ def test_numbers_become_colours_with_their_unit(sdata):
     assert ax.get_legend() is None
 
 
+def test_a_gene_that_the_card_does_not_trust_says_so(sdata):
+    scores = {"gene": ["ERBB2"], "trusted": [False]}
+    sdata["cells"].uns["past"] = {"impute_expression": {"scores": scores, "target_sum": 1e4}}
+    ax = past.pl.cells(sdata, "ERBB2")
+    (bar,) = [other for other in ax.figure.axes if other is not ax]
+    assert bar.get_ylabel().startswith("ERBB2, predicted (not trusted by the model's card)\n")
+
+
 def test_unknown_cells_are_grey_and_named(sdata):
     ax = past.pl.cells(sdata, "KRT8")
     grey = np.all(np.isclose(polygons(ax).get_facecolor()[:, :3], to_rgba(UNKNOWN)[:3]), axis=1)

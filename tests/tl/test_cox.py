@@ -69,14 +69,21 @@ def test_missing_values_are_named(patients):
 
 
 def test_constant_columns(patients):
-    patients["n_cells"] = 300.0
-    with pytest.warns(UserWarning, match=r"\['n_cells'\] are the same for all patients"):
+    patients["age"] = 300.0
+    with pytest.warns(UserWarning, match=r"\['age'\] are the same for all patients"):
         fitter = cox(patients, **OUTCOME)
-    assert "n_cells" not in fitter.params_
-    with pytest.raises(ValueError, match=r"\['n_cells'\] are the same for all 120 patients"):
-        cox(patients, covariates=["fraction_T", "n_cells"], **OUTCOME)
-    with pytest.warns(UserWarning, match="n_cells"), pytest.raises(ValueError, match="no covariate is left"):
-        cox(patients[["n_cells", "months", "event"]], **OUTCOME)
+    assert "age" not in fitter.params_
+    with pytest.raises(ValueError, match=r"\['age'\] are the same for all 120 patients"):
+        cox(patients, covariates=["fraction_T", "age"], **OUTCOME)
+    with pytest.warns(UserWarning, match="age"), pytest.raises(ValueError, match="no covariate is left"):
+        cox(patients[["age", "months", "event"]], **OUTCOME)
+
+
+def test_how_many_cells_were_seen_is_no_covariate_unless_named(patients):
+    patients["n_cells"] = np.arange(len(patients)) % 7 + 100.0
+    assert "n_cells" not in cox(patients, **OUTCOME).params_
+    named = cox(patients, covariates=["fraction_T", "n_cells"], **OUTCOME)
+    assert list(named.params_.index) == ["fraction_T", "n_cells"]
 
 
 def test_fractions_that_sum_to_one_need_a_choice_or_a_penalty(patients):

@@ -128,6 +128,15 @@ def test_what_the_model_is_unsure_of_adds_to_the_counting_noise():
         assert unsure[name][0, 1] == plain[name][0, 1]
 
 
+def test_the_prediction_of_a_rare_gene_is_within_its_interval():
+    share, theta = np.array([[1e-6, 1e-5, 1e-4]]), np.array([0.5, 0.5, 0.5])
+    spread = predictive_spread(share, theta, depth=1000, target_sum=1e4, log_spread=np.full((1, 3), 0.8))
+    middle = np.log1p(1e4 * share).astype(np.float32)
+    assert (spread["_lower"] == 0).all()
+    np.testing.assert_array_equal(spread["_upper"][0, :2], middle[0, :2], "nearly all counts are 0")
+    assert spread["_upper"][0, 2] > middle[0, 2]
+
+
 def test_dropout_makes_predictions_less_sure(toy_sdata, tiny_model):
     std = {}
     for p in (0.0, 0.5):
@@ -146,6 +155,28 @@ def test_uncertainty_slots(toy_sdata, tiny_model):
     assert list(std.columns) == list(lower.columns) == list(upper.columns) == GENES
     assert (std > 0).all(axis=None) and (lower <= upper).all(axis=None)
     assert table.uns["past"]["impute_expression"]["depth"] == 1000.0
+
+
+def test_intervals_of_an_earlier_prediction_do_not_stay(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    table = impute(sdata, tiny_model, genes=GENES, uncertainty=True, modality="image")
+    impute(sdata, tiny_model, genes=GENES, uncertainty=True, modality="image", key_added="kept")
+    measured = table.obsm["past_expression"] + np.random.default_rng(0).normal(0, 0.1, (table.n_obs, 2))
+    donors = pd.Series(np.arange(table.n_obs) % 2, index=table.obs_names).astype(str)
+    calibration = past.metrics.calibrate_intervals(table.obsm["past_expression"], measured, donors)
+    past.tl.conformal(sdata, calibration)
+    impute(sdata, tiny_model, genes=["GENE1"], modality="image")
+    assert list(table.obsm["past_expression"]) == ["GENE1"]
+    assert not [key for key in table.obsm if key.startswith("past_expression_")]
+    assert "past_abstained" not in table.obs and "conformal" not in table.uns["past"]
+    assert len([key for key in table.obsm if key.startswith("kept_expression_")]) == 3
+
+
+def test_genes_that_the_card_does_not_trust_are_named(toy_sdata, tiny_model, monkeypatch):
+    genes = tiny_model.card.genes
+    monkeypatch.setattr(tiny_model.card, "genes", genes.assign(trusted=genes["gene"] != "GENE3"))
+    with pytest.warns(UserWarning, match=r"card of 'tiny' does not trust its prediction of 1 of 2 genes.*\['GENE3'\]"):
+        impute(toy_sdata(), tiny_model, genes=GENES, modality="image")
 
 
 def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):

@@ -10,7 +10,7 @@ from pastpy._elements import past_attrs, set_mpp
 from pastpy._keys import MPP
 from pastpy.io._resolution import check_plausible
 from pastpy.io._wsi import is_store, read_wsi
-from pastpy.io._xenium import HE_IMAGE_SUFFIX, MANIFEST, bundled_he, read_xenium
+from pastpy.io._xenium import MANIFEST, is_bundle, read_xenium
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -25,7 +25,7 @@ def read_any(
     he_image: str | Path | None = None,
     he_alignment: str | Path | None = None,
 ) -> SpatialData:
-    """A SpatialData store, a Xenium bundle with its H&E, or a slide through :func:`pastpy.io.read_wsi`.
+    """A SpatialData store, a Xenium bundle, or a slide through :func:`pastpy.io.read_wsi`.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def read_any(
     FileNotFoundError
         If there is nothing at ``path``.
     ValueError
-        If it cannot be read, a bundle has no H&E, or an H&E is given for what is no bundle.
+        If it cannot be read, a bundle is not whole, or an H&E is given for what is no bundle.
 
     Examples
     --------
@@ -53,8 +53,8 @@ def read_any(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no SpatialData store, Xenium bundle or slide at {str(path)!r}; check the path")
-    if (path / MANIFEST).is_file():
-        return _read_bundle(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
+    if is_bundle(path):
+        return read_xenium(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
     if he_image is not None or he_alignment is not None:
         raise ValueError(
             f"he_image= and he_alignment= are for a Xenium bundle, and {str(path)!r} is none: it has no {MANIFEST}"
@@ -67,17 +67,6 @@ def read_any(
         if len(sdata.images) == 1 and not past_attrs(sdata).get(MPP):
             set_mpp(sdata, next(iter(sdata.images)), mpp)
     return sdata
-
-
-def _read_bundle(
-    path: Path, *, mpp: float | None, he_image: str | Path | None, he_alignment: str | Path | None
-) -> SpatialData:
-    if he_image is None and not bundled_he(path):
-        raise ValueError(
-            f"Xenium bundle {path.name} has no H&E of its own (*{HE_IMAGE_SUFFIX}): pass he_image= and he_alignment=, "
-            "or put both into its folder; without an H&E there is nothing that a model could see"
-        )
-    return read_xenium(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
 
 
 def _read_store(path: Path) -> SpatialData:

@@ -49,7 +49,7 @@ def read_image(path: Path | IO[bytes], *, name: str = "") -> np.ndarray:
         try:
             opened = Image.open(path)
         except (OSError, SyntaxError, struct.error) as error:  # UnidentifiedImageError is an OSError
-            raise ValueError(f"image {name} is not a JPEG, PNG or TIFF that can be read") from error
+            raise ValueError(f"image {name} is no picture (JPEG, PNG, BMP, TIFF) or slide that can be read") from error
         with opened:
             width, height = opened.size
             if width * height > _MAX_PIXELS:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
-__all__ = ["write_store"]
+__all__ = ["without_notices", "write_store"]
+
+
+@contextmanager
+def without_notices() -> Iterator[None]:
+    """Write without anndata's notice to its own callers, once an array, of what its next version will do."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        yield
 
 
 def write_store(sdata: SpatialData, path: str | Path) -> None:
@@ -41,9 +51,7 @@ def write_store(sdata: SpatialData, path: str | Path) -> None:
     if unfinished.exists():
         shutil.rmtree(unfinished)
     try:
-        with warnings.catch_warnings():
-            # a notice from anndata to its own callers, once an array
-            warnings.filterwarnings("ignore", message="zarr v3 autosharding")
+        with without_notices():
             sdata.write(unfinished)
         unfinished.rename(path)
     finally:

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pastpy.io._store import without_notices
+
 if TYPE_CHECKING:
     from spatialdata import SpatialData
 
@@ -100,7 +102,8 @@ def _write_as(sdata: SpatialData, table_key: str, name: str, container: Any) -> 
         warnings.simplefilter("ignore", UserWarning)
         sdata.tables[name] = sdata.tables[table_key]
     try:
-        sdata.write_element(name, sdata_formats=container)
+        with without_notices():
+            sdata.write_element(name, sdata_formats=container)
     finally:
         del sdata.tables[name]
 

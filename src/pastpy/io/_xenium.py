@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pastpy import _keys
-from pastpy._elements import set_mpp
+from pastpy._elements import record_added, set_mpp
 from pastpy._provenance import record
 from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
 from pastpy.io._he import add_he, he_path, open_he
@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from spatialdata import SpatialData
 
-__all__ = ["HE_IMAGE_SUFFIX", "MANIFEST", "bundled_he", "read_xenium"]
+__all__ = ["MANIFEST", "is_bundle", "read_xenium"]
 
 #: By this file a folder is known as a Xenium bundle.
 MANIFEST = "experiment.xenium"
+#: What else it holds. A folder with one of these alone may be something else, with a file of that name.
+_TELLTALE = ("cell_feature_matrix*", "cells.parquet", "cells.csv*", "transcripts.*", "morphology*")
 #: How 10x names the H&E in a bundle.
-HE_IMAGE_SUFFIX = "he_image.ome.tif"
+_HE_IMAGE_SUFFIX = "he_image.ome.tif"
 _ALIGNMENT_SUFFIX = "he_imagealignment.csv"
 
 #: What spatialdata-io reads a part of the bundle from, by the option that asks for it.
@@ -136,6 +138,7 @@ def read_xenium(
         annotate(sdata, "table", _OUTLINES[outlines], "cell_id")
     for name in [n for n in sdata.images if n.startswith("morphology")]:
         set_mpp(sdata, name, pixel_um)
+        record_added(sdata, name)  # those of four channels would pass for RGBA
     if he is not None:
         add_he(
             sdata, he, image_key, pixel_um=pixel_um, table_key="table", function="read_xenium", parameters=parameters
@@ -177,9 +180,14 @@ def _pixel_size(folder: Path) -> float:
     return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in {MANIFEST}")
 
 
-def bundled_he(folder: Path) -> list[Path]:
+def is_bundle(path: Path) -> bool:
+    """Whether a folder is a Xenium bundle, be it not copied whole: the reader says what is missing then."""
+    return (path / MANIFEST).is_file() or sum(any(path.glob(name)) for name in _TELLTALE) > 1
+
+
+def _bundled_he(folder: Path) -> list[Path]:
     """H&E images in the folder of a bundle, sorted."""
-    return sorted(folder.glob(f"*{HE_IMAGE_SUFFIX}"))
+    return sorted(folder.glob(f"*{_HE_IMAGE_SUFFIX}"))
 
 
 def _find_he(
@@ -191,7 +199,7 @@ def _find_he(
             raise ValueError("he_alignment= was given, but he_image=False leaves the H&E out; pass one of them only")
         return None
     if image is None:
-        found = bundled_he(folder)
+        found = _bundled_he(folder)
         if len(found) > 1:
             raise ValueError(
                 f"Xenium bundle {folder.name} has several H&E images, {[f.name for f in found]}: pass he_image="
@@ -204,10 +212,10 @@ def _find_he(
     image = he_path(image)
     if alignment is not None:
         return image, alignment
-    is_bundled = image.name.endswith(HE_IMAGE_SUFFIX)
+    is_bundled = image.name.endswith(_HE_IMAGE_SUFFIX)
     name = image.name.split(".")[0]
     # slide_he_image.ome.tif and slide.tif with slide_he_imagealignment.csv, he.tif with he_imagealignment.csv
-    stems = [image.name.removesuffix(HE_IMAGE_SUFFIX)] if is_bundled else [f"{name}_"]
+    stems = [image.name.removesuffix(_HE_IMAGE_SUFFIX)] if is_bundled else [f"{name}_"]
     if name.endswith("he"):
         stems.append(name.removesuffix("he"))
     candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder) for stem in stems]

@@ -130,9 +130,9 @@ class Shift:
         """One sentence for a warning."""
         verdict = "far from" if self.far else "like"
         return (
-            f"this tissue looks {verdict} what the model was trained on: {self.share_beyond:.0%} of {self.n} units lie "
-            "farther out than 95 % of the training tissue does when it is left out (of a section of its kind at most "
-            f"{self.limit:.0%} do)"
+            f"this tissue looks {verdict} what the model was trained on: {self.share_beyond:.0%} of its {self.n} "
+            "units look stranger to it than 19 of 20 training units that were held out (in tissue of the training's "
+            f"kind at most {self.limit:.0%} do)"
         )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._provenance import untrusted_genes
 from pastpy.pl._style import SEQUENTIAL, UNKNOWN, categorical
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def _values(table: AnnData, color: str, expression_key: str) -> tuple[Series, st
     if isinstance(predicted, DataFrame) and color in predicted:
         made = table.uns.get(_keys.PAST, {}).get("impute_expression", {})
         depth = float(made.get("target_sum", _keys.TARGET_SUM))
-        return predicted[color], f"{color}, predicted\nlog(1 + counts per {depth:,.0f})"
+        caution = " (not trusted by the model's card)" if untrusted_genes(made, [color]) else ""
+        return predicted[color], f"{color}, predicted{caution}\nlog(1 + counts per {depth:,.0f})"
     if color in table.var_names:
         column = table[:, color].X
         dense = column.toarray() if hasattr(column, "toarray") else np.asarray(column)

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
     from spatialdata import SpatialData
 
-__all__ = ["aggregate_patients"]
+__all__ = ["N_CELLS", "aggregate_patients"]
+
+#: Column that says how many cells of a patient were seen.
+N_CELLS = "n_cells"
 
 
 def aggregate_patients(
@@ -102,7 +105,7 @@ def aggregate_patients(
 
     obs = pd.concat([table.obs[columns].astype({patient_key: str}) for table in tables], ignore_index=True)
     patients = obs[patient_key]
-    parts = [patients.groupby(patients).size().rename("n_cells").astype(float)]
+    parts = [patients.groupby(patients).size().rename(N_CELLS).astype(float)]
     if label_key is not None:
         parts.append(_fractions(obs[label_key], patients, reference_label))
     if expression_key is not None:
@@ -174,9 +177,9 @@ def _constant(values: Series, patients: Series, column: str) -> Series:
 
 
 def _without_small(out: DataFrame, min_cells: int) -> DataFrame:
-    small = out["n_cells"] < min_cells
+    small = out[N_CELLS] < min_cells
     if small.all():
-        raise ValueError(f"no patient has {min_cells} cells; the most is {out['n_cells'].max():.0f}. Lower min_cells")
+        raise ValueError(f"no patient has {min_cells} cells; the most is {out[N_CELLS].max():.0f}. Lower min_cells")
     if small.any():
         warnings.warn(
             f"{int(small.sum())} of {len(out)} patients have fewer than {min_cells} cells and are left out: "

@@ -10,6 +10,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._survival import check_survival
+from pastpy.tl._aggregate_patients import N_CELLS
 
 if TYPE_CHECKING:
     from lifelines import CoxPHFitter
@@ -38,7 +39,8 @@ def cox(
     event_col
         Column of 1 (or True) where the event was seen and 0 where not.
     covariates
-        Columns to use; by default all others. Shares that sum to 1 (``fraction_…`` of every label) say the same thing
+        Columns to use; by default all others but ``n_cells`` of :func:`pastpy.tl.aggregate_patients`, which says how
+        much was seen of a patient. Shares that sum to 1 (``fraction_…`` of every label) say the same thing
         twice: leave one out, or use a ``penalizer``.
     penalizer
         Strength of the L2 penalty on coefficients, at least 0.
@@ -105,7 +107,7 @@ def _covariates(df: DataFrame, covariates: Sequence[str] | None, *, taken: tuple
 
     if isinstance(covariates, str):
         raise TypeError(f"covariates must be a list of columns, got the string; use covariates=[{covariates!r}]")
-    chosen = [column for column in df.columns if column not in taken] if covariates is None else list(covariates)
+    chosen = [c for c in df.columns if c not in (*taken, N_CELLS)] if covariates is None else list(covariates)
     missing = [column for column in chosen if column not in df]
     if missing:
         raise KeyError(f"no columns {missing} for covariates=; the frame has {list(df.columns)}")

@@ -96,7 +96,7 @@ def impute_expression(
     - ``table.obsm["past_expression"]``: frame (n, genes), float32, log1p(target_sum · μ_g / Σμ), the sum over the
       model's whole vocabulary; NaN rows where there is nothing to predict from.
     - ``table.obsm["past_expression_std"]``, ``["past_expression_lower"]``, ``["past_expression_upper"]`` with
-      ``uncertainty=True``.
+      ``uncertainty=True``; those of an earlier prediction, also of :func:`pastpy.tl.conformal`, are removed.
     - ``table.obsm["spatial"]``: µm from the top-left corner of the row's image.
     - ``table.uns["past"]["impute_expression"]``: model, parameters, per-gene validation scores.
 
@@ -184,6 +184,13 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
             f"{len(unknown)} of {len(names)} genes are not in the vocabulary of {model.config.name!r} and come out as "
             f"NaN, e.g. {unknown[:5]}"
         )
+    by_card = set(model.trusted_genes())
+    doubtful = [name for name, own in known.items() if own not in by_card]
+    if doubtful:
+        warn_user(
+            f"the card of {model.config.name!r} does not trust its prediction of {len(doubtful)} of {len(names)} "
+            f"genes, e.g. {doubtful[:5]}: r on held-out tissue is low, or was not measured (model.card.genes)"
+        )
     return {name: known.get(name, name) for name in names}
 
 
@@ -216,13 +223,13 @@ def _impute_one(
 ) -> AnnData:
     import pandas as pd
 
-    options = replace(options, resume=resume)
     mode = options.mode or model.mode
-    inputs = _inputs.gather(data, model, options)
-    if table_added is not None:
-        _check_table_added(data, table_added)
     names, columns = list(genes), model.columns_of(list(genes.values()))
-    found = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
+    with _inputs.with_workers(replace(options, resume=resume)) as options:
+        inputs = _inputs.gather(data, model, options)
+        if table_added is not None:
+            _check_table_added(data, table_added)
+        found = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
     share = found[:, 0]
     table = inputs.table.copy() if copy else inputs.table
     frames = {"": np.log1p(target_sum * share)}
@@ -240,6 +247,7 @@ def _impute_one(
         target = _new_table(data, table, table_added, names, frames)
     else:
         slots = _keys.Slots(options.key_added)
+        _drop_intervals(table, slots)
         for suffix, values in frames.items():
             table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=names)
     spatial_um = _inputs.spatial_of(inputs.images)
@@ -247,6 +255,16 @@ def _impute_one(
         _inputs.write_spatial(target, spatial_um)
     record(target, "impute_expression", facts)
     return target
+
+
+def _drop_intervals(table: AnnData, slots: _keys.Slots) -> None:
+    """Intervals of a prediction that is replaced say nothing of the new one."""
+    for key in (slots.expression_std, slots.expression_lower, slots.expression_upper):
+        table.obsm.pop(key, None)
+    noted = table.uns.get(_keys.PAST, {})
+    if noted.get("conformal", {}).get("key_added") == slots.key_added:
+        del noted["conformal"]
+        table.obs.drop(columns=slots.abstained, inplace=True, errors="ignore")
 
 
 def _predict(
@@ -391,7 +409,8 @@ def predictive_spread(
     """Spread of log1p(target_sum · count / depth) for negative-binomial counts of mean ``depth · share``.
 
     What the model is unsure of comes on top: variances add, and the interval widens around the prediction as the
-    standard deviation does.
+    standard deviation does. The prediction itself is always within it: that of a rare gene, a mean, lies above nearly
+    all of the counts, which are 0.
 
     Parameters
     ----------
@@ -422,12 +441,11 @@ def predictive_spread(
     std = np.hypot(counting, own).astype(np.float32)
     middle = np.log1p(target_sum * share)
     wider = np.divide(std, counting, out=np.ones_like(std), where=counting > 0)
-    ends = (np.log1p(scale * nbinom.ppf(q, theta, p)) for q in (tail, 1 - tail))
-    lower, upper = (middle + (end - middle) * wider for end in ends)
+    below, above = (np.log1p(scale * nbinom.ppf(q, theta, p)) - middle for q in (tail, 1 - tail))
     return {
         "_std": std,
-        "_lower": np.maximum(lower, 0).astype(np.float32),
-        "_upper": upper.astype(np.float32),
+        "_lower": np.maximum(middle + np.minimum(below, 0) * wider, 0).astype(np.float32),
+        "_upper": (middle + np.maximum(above, 0) * wider).astype(np.float32),
     }
 
 

@@ -380,8 +380,8 @@ def gather_counts(
         )
         if required:
             raise ValueError(
-                f"{message}; pastpy.pp.harmonize_genes translates ids and other names, but genes of another species are "
-                "unknown to the model"
+                f"{message}; pastpy.pp.harmonize_genes translates ids and other names, but genes of another species "
+                "are unknown to the model"
             )
         warn_user(f"{message}; only the image is used")
         return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._elements import expression_frame
+from pastpy._provenance import untrusted_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -143,7 +144,7 @@ def marker_stain(table: AnnData, marker: Marker, *, expression_key: str, referen
     chosen = ranges.loc[genes]
     density = stain_density(frame[genes].to_numpy(dtype=float), chosen["low"].to_numpy(), chosen["high"].to_numpy())
     score, statement = _transfer(card.get("scores"), genes)
-    caveats = [*_untrusted(card.get("scores"), genes), *_far(card)]
+    caveats = [*_untrusted(card, genes), *_far(card)]
     return MarkerStain(marker, density, genes, chosen, score, statement, caveats)
 
 
@@ -156,7 +157,8 @@ def _why_unusable(frame: DataFrame, genes: Sequence[str], expression_key: str) -
     if absent:
         reasons.append(
             f"{absent} not in obsm[{expression_key!r}]; predict with pastpy.tl.impute_expression(…, "
-            f"genes=[*table.obsm[{expression_key!r}], {', '.join(map(repr, absent))}]), which keeps the genes there are"
+            f"genes=[*table.obsm[{expression_key!r}], {', '.join(map(repr, absent))}]), which keeps the genes "
+            "there are (one that the model has never seen stays unknown)"
         )
     if unknown:
         reasons.append(f"{unknown} unknown in every cell, as genes are that the model has never seen")
@@ -198,12 +200,9 @@ def _given_reference(reference: DataFrame, genes: Sequence[str]) -> DataFrame:
     return ranges
 
 
-def _untrusted(scores: Mapping[str, Any] | None, genes: Sequence[str]) -> list[str]:
-    """Which of the genes the model's card does not trust; nothing where it says nothing."""
-    if not scores or "trusted" not in scores:
-        return []
-    trusted = dict(zip(scores["gene"], scores["trusted"], strict=True))
-    doubtful = [gene for gene in genes if not trusted.get(gene, True)]
+def _untrusted(card: Mapping[str, Any], genes: Sequence[str]) -> list[str]:
+    """A sentence on those of the genes that the model's card does not trust."""
+    doubtful = untrusted_genes(card, genes)
     if not doubtful:
         return []
     return [f"the model's card does not trust its prediction of {', '.join(doubtful)}"]

@@ -94,7 +94,7 @@ def conformal(
     table = table.copy() if copy else table
     table.obsm[slots.expression_lower] = lower.astype(np.float32)
     table.obsm[slots.expression_upper] = upper.astype(np.float32)
-    table.obs[f"{key_added}_abstained"] = 1.0 - narrow.mean(axis=1)
+    table.obs[slots.abstained] = 1.0 - narrow.mean(axis=1)
     record(
         table,
         "conformal",
