@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -160,15 +161,24 @@ def _instanseg(sample: Sample) -> Segment:
 
 def _instanseg_package() -> Callable[[Any, float], Any]:
     import instanseg
+    import torch
 
     folder = Path(os.environ.get("INSTANSEG_BIOIMAGEIO_PATH") or Path(instanseg.__file__).parent / "bioimageio_models")
-    if not list(folder.glob("brightfield_nuclei/**/instanseg.pt")):
+    found = sorted(folder.glob("brightfield_nuclei/**/instanseg.pt"))
+    if not found:
         how = "python -c \"from instanseg import InstanSeg; InstanSeg('brightfield_nuclei')\""
         raise _missing("the weights of method='instanseg'", folder, how)
-    model = instanseg.InstanSeg("brightfield_nuclei", device=str(_device()), verbosity=0)
-    return lambda pixels, mpp: model.eval_small_image(
-        pixels, pixel_size=mpp, normalise=False, return_image_tensor=False
-    )
+    # by its name InstanSeg would fetch it, where this version of the package lists another than the one that is here
+    network = torch.jit.load(found[-1], map_location="cpu")
+    model = instanseg.InstanSeg(network, device=str(_device()), verbosity=0)
+
+    def predict(pixels: Any, mpp: float) -> Any:
+        with warnings.catch_warnings():
+            # it asks for mixed precision on CUDA whatever the device, and without one every block would say so
+            warnings.filterwarnings("ignore", message="CUDA is not available", category=UserWarning)
+            return model.eval_small_image(pixels, pixel_size=mpp, normalise=False, return_image_tensor=False)
+
+    return predict
 
 
 def _instanseg_lazyslide() -> Callable[[Any, float], Any]:
