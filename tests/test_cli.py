@@ -278,6 +278,15 @@ class TestStainOfAStoreWithAPrediction:
             np.testing.assert_array_equal(table.obsm[name], before[name])
         assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
 
+    def test_a_marker_can_be_stained_once_more(self, stain, model, tmp_path):
+        assert stain("--marker", "HER2")[0] == 0
+        again = ["stain", str(tmp_path / "s.zarr"), "--out", str(tmp_path / "t.zarr"), "--model", model]
+        assert main([*again, "--marker", "HER2"]) == 0
+        first, second = (spatialdata.read_zarr(tmp_path / name) for name in ("s.zarr", "t.zarr"))
+        assert set(first.images) == set(second.images)
+        column = "past_stain_class_HER2"
+        np.testing.assert_array_equal(first["cells"].obs[column], second["cells"].obs[column])
+
     def test_a_gene_that_is_missing_comes_beside_the_others(self, stain, before):
         code, warned, table = stain("--marker", "GENE1")
         assert code == 0

@@ -345,7 +345,8 @@ def _stain(args: argparse.Namespace) -> int:
 
     def work(sdata: SpatialData, resume: Path | None) -> None:
         predict_too(sdata, model, genes, _call_options(args), resume=resume)
-        tl.virtual_stain(sdata, args.marker, **_elements_of(args))
+        # a stain that the store holds stays there: this one goes into another store
+        tl.virtual_stain(sdata, args.marker, overwrite=True, **_elements_of(args))
         print(scores_of(sdata, args.marker, table_key=args.table_key))
 
     return _on_slides(args, work)
