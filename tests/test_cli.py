@@ -270,13 +270,25 @@ class TestStainOfAStoreWithAPrediction:
     def before(self, predicted):
         return spatialdata.read_zarr(predicted)["cells"].obsm
 
-    def test_genes_that_are_there_are_not_predicted_again(self, stain, before, monkeypatch):
-        monkeypatch.setattr("pastpy.tl.impute_expression", None)
-        code, warned, table = stain("--marker", "HER2", "--modality", "image")
-        assert code == 0 and not warned
+    def test_what_was_predicted_before_stays(self, stain, before, predicted):
+        code, _, table = stain("--marker", "HER2,GENE1")
+        assert code == 0
         for name in before:
             np.testing.assert_array_equal(table.obsm[name], before[name])
-        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
+        assert table.obsm["stain_expression"].columns.tolist() == ["ERBB2", "GENE1"]
+        made = table.uns["past"]["impute_expression"]
+        asked = spatialdata.read_zarr(predicted)["cells"].uns["past"]["impute_expression"]
+        assert made["modality"] == "auto" and made["others"]["past"]["modality"] == "image" == asked["modality"]
+        assert table.uns["past"]["virtual_stain"]["expression_key"] == "stain_expression"
+
+    def test_stains_that_were_there_stay(self, stain, model, tmp_path):
+        assert stain("--marker", "HER2")[0] == 0
+        again = ["stain", str(tmp_path / "s.zarr"), "--out", str(tmp_path / "t.zarr"), "--model", model]
+        assert main([*again, "--marker", "KRT8"]) == 0
+        first, second = (spatialdata.read_zarr(tmp_path / name) for name in ("s.zarr", "t.zarr"))
+        assert set(second.images) == {*first.images, "virtual_stain_KRT8"}
+        drawn = second["cells"].uns["past"]["virtual_stain"]["markers"]
+        assert [drawn[name]["image"] for name in ("HER2", "KRT8")] == ["virtual_stain", "virtual_stain_KRT8"]
 
     def test_a_marker_can_be_stained_once_more(self, stain, model, tmp_path):
         assert stain("--marker", "HER2")[0] == 0
@@ -286,43 +298,6 @@ class TestStainOfAStoreWithAPrediction:
         assert set(first.images) == set(second.images)
         column = "past_stain_class_HER2"
         np.testing.assert_array_equal(first["cells"].obs[column], second["cells"].obs[column])
-
-    def test_a_gene_that_is_missing_comes_beside_the_others(self, stain, before):
-        code, warned, table = stain("--marker", "GENE1")
-        assert code == 0
-        assert "the 2 genes of obsm['past_expression'] are predicted again with GENE1\n" in warned
-        for name in ("past_expression", "past_expression_std", "past_expression_lower", "past_expression_upper"):
-            assert table.obsm[name].columns.tolist() == ["ERBB2", "KRT8", "GENE1"]
-            np.testing.assert_allclose(table.obsm[name][["ERBB2", "KRT8"]], before[name], atol=1e-5)
-        made = table.uns["past"]["impute_expression"]
-        assert made["modality"] == "image" and list(made["scores"]["gene"]) == ["ERBB2", "KRT8", "GENE1"]
-
-    def test_options_that_are_given_hold_for_all_genes(self, stain, before):
-        code, warned, table = stain("--marker", "HER2", "--modality", "both")
-        assert code == 0 and "another model or other options made them before, so their values change" in warned
-        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
-        assert not np.allclose(table.obsm["past_expression"], before["past_expression"])
-
-    def test_another_model_predicts_all_genes(self, stain, before, tiny_model, tmp_path):
-        other = PAST(tiny_model.config, tiny_model.card)
-        other.save(tmp_path / "other")
-        code, warned, table = stain("--marker", "HER2", "--model", str(tmp_path / "other"))
-        assert code == 0 and "another model or other options made them before" in warned
-        assert table.obsm["past_expression"].columns.tolist() == ["ERBB2", "KRT8"]
-        assert not np.allclose(table.obsm["past_expression"], before["past_expression"])
-
-    def test_intervals_that_are_lost_are_told(self, stain, predicted):
-        sdata = spatialdata.read_zarr(predicted)
-        sdata["cells"].uns["past"]["conformal"] = {"key_added": "past"}
-        sdata.delete_element_from_disk("cells")
-        sdata.write_element("cells")
-        assert "intervals of past.tl.conformal are removed" in stain("--marker", "GENE1")[1]
-
-    def test_too_many_genes_for_a_table(self, stain, monkeypatch):
-        monkeypatch.setattr("pastpy.tl._impute_expression.MAX_OBSM_GENES", 3)
-        code, said, _ = stain("--marker", "GENE1,GENE2")
-        assert code == 2 and "holds 2 genes, at most 3 fit, and GENE1, GENE2 would have to be added" in said
-        assert stain("--marker", "GENE1")[0] == 0
 
 
 @pytest.mark.parametrize("command", ["embed", "impute"])

@@ -206,10 +206,14 @@ def test_an_image_that_is_not_in_colour_is_no_candidate(toy_sdata):
     sdata = toy_sdata(size=96, n_cells=4)
     sdata.images["dapi"] = Image2DModel.parse(np.zeros((1, 96, 96), dtype=np.uint16))
     assert _elements.resolve_image(sdata) == "he"
-    del sdata.images["he"]
+    markers = np.zeros((4, 96, 96), dtype=np.uint8)
+    sdata.images["focus"] = Image2DModel.parse(markers, c_coords=["DAPI", "ATP1A1", "18S", "AlphaSMA"])
+    assert _elements.resolve_image(sdata) == "he"
+    del sdata.images["he"], sdata.images["focus"]
+    assert _elements.resolve_image(sdata) == "dapi", "readers of outlines need no colour"
+    _elements.record_added(sdata, "dapi")
     with pytest.raises(KeyError, match=r"none of the images \['dapi'\] is an H&E.*he_image="):
         _elements.resolve_image(sdata)
-    assert _elements.resolve_image(sdata, "dapi") == "dapi"
 
 
 def test_two_images_and_no_key(toy_sdata):

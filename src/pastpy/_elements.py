@@ -113,7 +113,9 @@ def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterab
 
 
 def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
-    """Name of the image to use: ``image_key``, else the only one in colour that pastpy did not write, no thumbnail.
+    """Name of the image to use: ``image_key``, else the only one that pastpy did not write and that is no thumbnail.
+
+    Where there are several, those that can't be an H&E are left aside.
 
     Raises
     ------
@@ -121,9 +123,9 @@ def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
         If there is no such image, or more than one to choose from; the message names the candidates.
     """
     added = set(past_attrs(sdata).get(_keys.ADDED, []))
-    candidates = [
-        n for n in sdata.images if n not in added and not _is_thumbnail(sdata, n) and _is_colour(sdata.images[n])
-    ]
+    candidates = [n for n in sdata.images if n not in added and not _is_thumbnail(sdata, n)]
+    if len(candidates) > 1:
+        candidates = [n for n in candidates if _is_colour(sdata.images[n])] or candidates
     if image_key is None and not candidates and _wsidata_slide(sdata):
         raise KeyError(
             f"this slide's pixels are not among the images {list(sdata.images) or '(none)'}; open it with "
@@ -278,8 +280,9 @@ def _wsidata_mpp(sdata: SpatialData, image_key: str) -> float | None:
 
 
 def _is_colour(image: Any) -> bool:
-    """Whether an image may be brightfield: RGB or RGBA."""
-    return finest(image).sizes.get("c") in (3, 4)
+    """Whether an image may be brightfield: RGB or RGBA, no channel of which is called DAPI."""
+    names = [str(name).lower() for name in finest(image).coords["c"].values]
+    return len(names) in (3, 4) and not any("dapi" in name for name in names)
 
 
 def _is_thumbnail(sdata: SpatialData, image_key: str) -> bool:

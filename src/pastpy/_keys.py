@@ -147,3 +147,14 @@ class Slots:
     def stain_intensity(self, marker: str) -> str:
         """``obs``: optical density of the virtual chromogen for a marker."""
         return f"{self.key_added}_stain_intensity_{marker}"
+
+
+def key_of_expression(expression_key: str) -> str:
+    """The ``key_added`` that gives predicted expression this name.
+
+    Examples
+    --------
+    >>> key_of_expression(Slots("foo").expression)
+    'foo'
+    """
+    return expression_key.removesuffix(Slots("").expression)

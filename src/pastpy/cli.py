@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pandas import Series
     from spatialdata import SpatialData
 
+    from pastpy.models import PAST
+
 
 __all__ = ["main"]
 
@@ -27,6 +29,8 @@ __all__ = ["main"]
 _BAD_INPUT = (KeyError, ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError)
 #: How options that take names take several.
 _SEVERAL = "separated by commas; the option may be repeated"
+#: Stem of what ``stain`` predicts beside an earlier prediction.
+_STAIN_KEY = "stain"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -329,8 +333,6 @@ def _impute(args: argparse.Namespace) -> int:
 
 
 def _stain(args: argparse.Namespace) -> int:
-    from pastpy import tl
-    from pastpy._cli_stain import predict_too, scores_of
     from pastpy.tl._impute_expression import names_in_model
     from pastpy.tl._inputs import load_past
     from pastpy.tl._markers import resolve_markers
@@ -341,15 +343,32 @@ def _stain(args: argparse.Namespace) -> int:
     without = [name for name, genes in known.items() if not genes]
     if without:
         raise KeyError(f"model {model.config.name!r} knows none of the genes of {', '.join(without)}")
-    genes = list(dict.fromkeys(gene for of_marker in known.values() for gene in of_marker))
+    return _on_slides(args, lambda sdata, resume: _stain_slide(sdata, model, known, args, resume))
 
-    def work(sdata: SpatialData, resume: Path | None) -> None:
-        predict_too(sdata, model, genes, _call_options(args), resume=resume)
-        # a stain that the store holds stays there: this one goes into another store
-        tl.virtual_stain(sdata, args.marker, overwrite=True, **_elements_of(args))
-        print(scores_of(sdata, args.marker, table_key=args.table_key))
 
-    return _on_slides(args, work)
+def _stain_slide(
+    sdata: SpatialData, model: PAST, markers: dict[str, list[str]], args: argparse.Namespace, resume: Path | None
+) -> None:
+    """Predict the markers' genes, stain, and print scores; what was predicted or stained before stays."""
+    from pastpy import _keys, tl
+    from pastpy._cli_scores import scores_of
+    from pastpy._elements import resolve_image, table_of
+
+    # counts alone may give the genes, but there is nothing to stain then
+    elements = {**_elements_of(args), "image_key": resolve_image(sdata, args.image_key)}
+    table = table_of(sdata, args.table_key)
+    key = _STAIN_KEY if _keys.Slots().expression in table.obsm else _keys.PAST
+    genes = list(dict.fromkeys(gene for of_marker in markers.values() for gene in of_marker))
+    tl.impute_expression(sdata, model, genes=genes, key_added=key, resume=resume, **_call_options(args))
+    drawn = table.uns[_keys.PAST].get("virtual_stain", {}).get("markers", {})
+    taken = any(entry["image"] == _keys.VIRTUAL_STAIN for name, entry in drawn.items() if name not in markers)
+    alone = f"{_keys.VIRTUAL_STAIN}_{next(iter(markers))}"
+    tl.virtual_stain(
+        sdata, args.marker, expression_key=_keys.Slots(key).expression,
+        key_added=alone if taken and len(markers) == 1 else _keys.VIRTUAL_STAIN,
+        overwrite=True, **elements,
+    )  # fmt: skip
+    print(scores_of(sdata, list(markers), table_key=args.table_key, key_added=key))
 
 
 def _demo(args: argparse.Namespace) -> None:

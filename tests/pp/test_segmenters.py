@@ -339,6 +339,17 @@ def test_stardist_adapter(monkeypatch, tmp_path, layout):
     assert seen[1] == (2.0, 2.0, 1)
 
 
+def test_stardist_without_tensorflow(monkeypatch):
+    class Models(ModuleType):
+        def __getattr__(self, name):
+            raise RuntimeError("Please install TensorFlow")
+
+    stand_in(monkeypatch, "stardist")
+    monkeypatch.setitem(sys.modules, "stardist.models", Models("stardist.models"))
+    with pytest.raises(ModuleNotFoundError, match="Please install TensorFlow.*pip install stardist tensorflow"):
+        segment_nuclei(slide(CENTRES), method="stardist")
+
+
 def test_cellpose_adapter(monkeypatch, tmp_path):
     seen = []
 

@@ -12,6 +12,7 @@ import spatialdata
 from scipy import stats
 
 import pastpy as past
+from pastpy._provenance import forget, recorded
 from pastpy.tl._impute_expression import predictive_spread
 
 GENES = ["GENE3", "ERBB2"]
@@ -170,6 +171,31 @@ def test_intervals_of_an_earlier_prediction_do_not_stay(toy_sdata, tiny_model):
     assert not [key for key in table.obsm if key.startswith("past_expression_")]
     assert "past_abstained" not in table.obs and "conformal" not in table.uns["past"]
     assert len([key for key in table.obsm if key.startswith("kept_expression_")]) == 3
+
+
+def test_what_is_stored_of_several_keys(toy_sdata, tiny_model, tmp_path):
+    sdata = toy_sdata()
+    for key, gene in (("a", "ERBB2"), ("b", "KRT8"), ("a", "GENE1"), ("c", "GENE3")):
+        impute(sdata, tiny_model, genes=[gene], modality="image", key_added=key)
+    sdata.write(tmp_path / "several.zarr")
+    table = spatialdata.read_zarr(tmp_path / "several.zarr")["cells"]
+    assert table.uns["past"]["impute_expression"]["key_added"] == "c"
+    genes = {key: list(recorded(table, "impute_expression", key)["scores"]["gene"]) for key in "abc"}
+    assert genes == {"a": ["GENE1"], "b": ["KRT8"], "c": ["GENE3"]}
+    assert recorded(table, "impute_expression", "past") == {}
+    forget(table, "impute_expression", "c")
+    forget(table, "impute_expression", "a")
+    assert list(recorded(table, "impute_expression", "b")["scores"]["gene"]) == ["KRT8"]
+    forget(table, "impute_expression", "b")
+    assert "impute_expression" not in table.uns["past"]
+
+
+def test_a_stain_looks_up_the_prediction_that_it_shows(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    impute(sdata, tiny_model, genes=["ERBB2"], modality="image", key_added="a")
+    impute(sdata, tiny_model, genes=["KRT8"], modality="image", key_added="b")
+    past.tl.virtual_stain(sdata, "HER2", expression_key="a_expression")
+    assert np.isfinite(sdata["cells"].obs["past_stain_class_HER2"]).all()
 
 
 def test_genes_that_the_card_does_not_trust_are_named(toy_sdata, tiny_model, monkeypatch):

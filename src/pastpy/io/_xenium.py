@@ -26,7 +26,7 @@ __all__ = ["MANIFEST", "is_bundle", "read_xenium"]
 #: By this file a folder is known as a Xenium bundle.
 MANIFEST = "experiment.xenium"
 #: What else it holds. A folder with one of these alone may be something else, with a file of that name.
-_TELLTALE = ("cell_feature_matrix*", "cells.parquet", "cells.csv*", "transcripts.*", "morphology*")
+_TELLTALE = ("cell_feature_matrix*", "cells.parquet", "cells.csv.gz", "transcripts.parquet", "morphology*.ome.tif")
 #: How 10x names the H&E in a bundle.
 _HE_IMAGE_SUFFIX = "he_image.ome.tif"
 _ALIGNMENT_SUFFIX = "he_imagealignment.csv"

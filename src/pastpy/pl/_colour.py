@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
-from pastpy._provenance import untrusted_genes
+from pastpy._provenance import recorded, untrusted_genes
 from pastpy.pl._style import SEQUENTIAL, UNKNOWN, categorical
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _values(table: AnnData, color: str, expression_key: str) -> tuple[Series, st
         return table.obs[color], _UNITS.get(color, color)
     predicted = table.obsm.get(expression_key)
     if isinstance(predicted, DataFrame) and color in predicted:
-        made = table.uns.get(_keys.PAST, {}).get("impute_expression", {})
+        made = recorded(table, "impute_expression", _keys.key_of_expression(expression_key))
         depth = float(made.get("target_sum", _keys.TARGET_SUM))
         caution = " (not trusted by the model's card)" if untrusted_genes(made, [color]) else ""
         return predicted[color], f"{color}, predicted{caution}\nlog(1 + counts per {depth:,.0f})"

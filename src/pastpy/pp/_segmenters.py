@@ -201,7 +201,10 @@ def _instanseg_lazyslide() -> Callable[[Any, float], Any]:
 
 def _stardist(sample: Sample) -> Segment:
     """``2D_versatile_he`` of StarDist on pixels between 0 and 1, as its authors predict large H&E images."""
-    from stardist.models import StarDist2D
+    try:
+        from stardist.models import StarDist2D
+    except RuntimeError as error:  # so it says that TensorFlow, which it does not require, is not there
+        raise ImportError(str(error)) from error
 
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     folder = home / "models" / "StarDist2D" / "2D_versatile_he"

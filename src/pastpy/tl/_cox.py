@@ -132,7 +132,8 @@ def _covariates(df: DataFrame, covariates: Sequence[str] | None, *, taken: tuple
         warnings.warn(f"columns {constant} are the same for all patients and are left out", UserWarning, stacklevel=3)
     left = [column for column in chosen if column not in constant]
     if not left:
-        raise ValueError("no covariate is left; the frame needs a column that differs between patients")
+        unasked = f" ({N_CELLS} is none unless covariates= names it)" if N_CELLS in df and covariates is None else ""
+        raise ValueError(f"no covariate is left{unasked}; the frame needs a column that differs between patients")
     return left
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
-from pastpy._provenance import record
+from pastpy._provenance import forget, record
 from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _run_image, _slides
 
@@ -261,10 +261,8 @@ def _drop_intervals(table: AnnData, slots: _keys.Slots) -> None:
     """Intervals of a prediction that is replaced say nothing of the new one."""
     for key in (slots.expression_std, slots.expression_lower, slots.expression_upper):
         table.obsm.pop(key, None)
-    noted = table.uns.get(_keys.PAST, {})
-    if noted.get("conformal", {}).get("key_added") == slots.key_added:
-        del noted["conformal"]
-        table.obs.drop(columns=slots.abstained, inplace=True, errors="ignore")
+    table.obs.drop(columns=slots.abstained, inplace=True, errors="ignore")
+    forget(table, "conformal", slots.key_added)
 
 
 def _predict(
@@ -409,8 +407,8 @@ def predictive_spread(
     """Spread of log1p(target_sum · count / depth) for negative-binomial counts of mean ``depth · share``.
 
     What the model is unsure of comes on top: variances add, and the interval widens around the prediction as the
-    standard deviation does. The prediction itself is always within it: that of a rare gene, a mean, lies above nearly
-    all of the counts, which are 0.
+    standard deviation does. An end on the wrong side of the prediction is moved to it: that of a rare gene, a mean,
+    lies above nearly all of the counts, which are 0.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._elements import expression_frame
-from pastpy._provenance import untrusted_genes
+from pastpy._provenance import recorded, untrusted_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -135,7 +135,7 @@ def marker_stain(table: AnnData, marker: Marker, *, expression_key: str, referen
         If no reference is known, or the one given is no range.
     """
     frame = expression_frame(table, expression_key)
-    card = table.uns.get(_keys.PAST, {}).get("impute_expression", {})
+    card = recorded(table, "impute_expression", _keys.key_of_expression(expression_key))
     ranges = _card_reference(card) if reference is None else _given_reference(reference, marker.genes)
     predicted = [gene for gene in marker.genes if gene in frame.columns and frame[gene].notna().any()]
     genes = [gene for gene in predicted if gene in ranges.index]
