@@ -35,6 +35,8 @@ _COARSEST_MPP = 2.0
 _SMALLEST_BLOCK = 64
 # How far beyond its core a block hands over nuclei: blocks that disagree on one put its centroid less than this apart.
 _SEAM_UM = 5.0
+#: Blocks begin at multiples of this, pixels: networks pool pixels in groups, which are then the same in every block.
+_GRID_PX = 32
 # Windows of the slide, pixels a side and in all, from which a network's scaling is taken.
 _SAMPLE_PX = 128
 _SAMPLES = 64
@@ -82,7 +84,7 @@ def segment_nuclei(
     table_key_added
         Name of the table.
     block_px
-        Side of a block without its halo, in pixels of the working resolution.
+        Side of a block without its halo, in pixels of the working resolution; for networks best a multiple of 32.
     progress
         Show a progress bar.
     overwrite
@@ -136,7 +138,7 @@ def segment_nuclei(
         parameters = NucleiParameters(target_mpp=named.mpp) if named else NucleiParameters()
     image = WorkingImage(image_levels(sdata, image_key), mpp=mpp, target_mpp=parameters.target_mpp, name=image_key)
     segment = _segmenter(method, image, parameters)
-    halo_px = int(np.ceil(parameters.halo_um / image.mpp))
+    halo_px = _GRID_PX * int(np.ceil(parameters.halo_um / image.mpp / _GRID_PX))
     blocks = plan_blocks(*image.shape, block_px=block_px, halo_px=halo_px)
     nuclei = _merge(_segment_blocks(image, segment, blocks, progress=progress), _SEAM_UM / image.mpp)
     if not len(nuclei):

@@ -164,12 +164,12 @@ def _instanseg_package() -> Callable[[Any, float], Any]:
     import torch
 
     folder = Path(os.environ.get("INSTANSEG_BIOIMAGEIO_PATH") or Path(instanseg.__file__).parent / "bioimageio_models")
-    found = sorted(folder.glob("brightfield_nuclei/**/instanseg.pt"))
+    found = list(folder.glob("brightfield_nuclei/**/instanseg.pt"))
     if not found:
         how = "python -c \"from instanseg import InstanSeg; InstanSeg('brightfield_nuclei')\""
         raise _missing("the weights of method='instanseg'", folder, how)
     # by its name InstanSeg would fetch it, where this version of the package lists another than the one that is here
-    network = torch.jit.load(found[-1], map_location="cpu")
+    network = torch.jit.load(max(found, key=lambda path: path.stat().st_mtime), map_location="cpu")
     model = instanseg.InstanSeg(network, device=str(_device()), verbosity=0)
 
     def predict(pixels: Any, mpp: float) -> Any:
