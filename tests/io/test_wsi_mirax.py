@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import pickle
 import shutil
 import struct
 import zlib
@@ -12,12 +11,10 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from tests.io.scans import MPP, check_place_of_pattern, check_travels, read
 
 import pastpy as past
-from pastpy._elements import image_levels
-from pastpy.engine import Field, FieldReader
 
-MPP = 0.25
 #: A camera's photo is stored as 2 × 2 images; one photo on this slide was never taken.
 WIDTH, HEIGHT, PER_SIDE = 64, 48, 2
 ACROSS, DOWN, LEVELS, MISSING = 4, 3, 3, 5
@@ -165,12 +162,6 @@ def shown(pixels, corners, overlap=(0, 0)):
     return np.where(is_taken[..., None], pixels[:height, :width], 255)
 
 
-def read(path):
-    sdata = past.io.read_wsi(path)
-    assert sdata.attrs["past"] == {"mpp": {"he": pytest.approx(MPP)}, "objective_power": {"he": 20.0}}
-    return [level.values.transpose(1, 2, 0).astype(int) for level in image_levels(sdata, "he")]
-
-
 @pytest.mark.parametrize(
     ("overlap", "corners", "layer"),
     [
@@ -218,19 +209,11 @@ def test_a_pattern_is_read_at_its_um(tmp_path, scale):
     pixels = np.full_like(PIXELS, 255)
     pixels[120:160, 300:380] = 0
     path = write_mrxs(tmp_path / "a.mrxs", pixels, overlap=OVERLAP, corners=moved(), layer="StitchingIntensityLayer")
-    target = scale * MPP
-    reader = FieldReader(image_levels(past.io.read_wsi(path), "he"), mpp=MPP, target_mpp=target)
-    field = Field(int(70 / target), int(25 / target), int(30 / target), int(20 / target), np.arange(1))
-    rows, columns = np.nonzero(reader.read(field).mean(axis=0) < 0.5)
-    assert ((columns.min() + field.x) * target, (columns.max() + 1 + field.x) * target) == (75, 95)
-    assert ((rows.min() + field.y) * target, (rows.max() + 1 + field.y) * target) == (30, 40)
+    check_place_of_pattern(path, x_um=(75, 95), y_um=(30, 40), scale=scale)
 
 
 def test_levels_travel_to_other_processes(tmp_path):
-    data = image_levels(past.io.read_wsi(write_mrxs(tmp_path / "a.mrxs")), "he")[0].data
-    np.asarray(data[:, :2, :2])  # the file is open by now
-    whole = shown(PIXELS, planned((0, 0)))
-    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(data))), whole.transpose(2, 0, 1))
+    check_travels(write_mrxs(tmp_path / "a.mrxs"), shown(PIXELS, planned((0, 0))))
 
 
 def test_the_preview_is_not_taken_for_the_slide(tmp_path):

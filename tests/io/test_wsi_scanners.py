@@ -7,11 +7,8 @@ import struct
 import numpy as np
 import pytest
 import tifffile
+from tests.io.scans import MPP, read
 
-import pastpy as past
-from pastpy._elements import image_levels
-
-MPP = 0.25
 ROWS, COLUMNS = np.mgrid[:512, :768]
 PIXELS = np.stack([ROWS // 3 % 256, COLUMNS // 3 % 256, (ROWS + COLUMNS) // 5 % 256], axis=-1).astype(np.uint8)
 
@@ -116,12 +113,6 @@ def write_dicom(path, pixels, *, mpp, instance, tile=256):
     header = b"\0" * 128 + b"DICM" + element(2, 0, "UL", long(len(meta))) + meta
     path.write_bytes(header + b"".join(data))
     return path
-
-
-def read(path):
-    sdata = past.io.read_wsi(path)
-    assert sdata.attrs["past"] == {"mpp": {"he": pytest.approx(MPP)}, "objective_power": {"he": 20.0}}
-    return [level.values.transpose(1, 2, 0).astype(int) for level in image_levels(sdata, "he")]
 
 
 def test_hamamatsu_ndpi(tmp_path):

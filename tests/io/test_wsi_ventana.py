@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import NamedTuple
 
 import numpy as np
 import openslide
 import pytest
 import tifffile
+from tests.io.scans import MPP, check_place_of_pattern, check_travels, read
 
 import pastpy as past
-from pastpy._elements import image_levels
-from pastpy.engine import Field, FieldReader
 
-MPP = 0.25
 WIDTH, HEIGHT = 64, 48
 OVERLAP = 16, 8
 #: The tiles of all areas lie in one raster; positions are counted from below everything.
@@ -120,12 +117,6 @@ def shown(pixels, overlap):
     return whole
 
 
-def read(path):
-    sdata = past.io.read_wsi(path)
-    assert sdata.attrs["past"] == {"mpp": {"he": pytest.approx(MPP)}, "objective_power": {"he": 20.0}}
-    return [level.values.transpose(1, 2, 0).astype(int) for level in image_levels(sdata, "he")]
-
-
 @pytest.mark.parametrize("root", ["{}", "<Metadata>{}</Metadata>"], ids=["iScan", "Metadata"])
 @pytest.mark.parametrize(("compression", "error"), [(None, 0), ("jpeg", 1)])
 @pytest.mark.parametrize("overlap", [(0, 0), OVERLAP])
@@ -145,19 +136,11 @@ def test_a_pattern_is_read_at_its_um(tmp_path, scale):
     pixels = np.full_like(PIXELS, 255)
     pixels[120:160, 240:304] = 0
     path = write_bif(tmp_path / "a.bif", pixels, overlap=OVERLAP)
-    target = scale * MPP
-    reader = FieldReader(image_levels(past.io.read_wsi(path), "he"), mpp=MPP, target_mpp=target)
-    field = Field(int(55 / target), int(25 / target), int(25 / target), int(20 / target), np.arange(1))
-    rows, columns = np.nonzero(reader.read(field).mean(axis=0) < 0.5)
-    assert ((columns.min() + field.x) * target, (columns.max() + 1 + field.x) * target) == (60, 76)
-    assert ((rows.min() + field.y) * target, (rows.max() + 1 + field.y) * target) == (30, 40)
+    check_place_of_pattern(path, x_um=(60, 76), y_um=(30, 40), scale=scale)
 
 
 def test_levels_travel_to_other_processes(tmp_path):
-    data = image_levels(past.io.read_wsi(write_bif(tmp_path / "a.bif")), "he")[0].data
-    np.asarray(data[:, :2, :2])  # the file is open by now
-    whole = shown(PIXELS, (0, 0)).transpose(2, 0, 1)
-    np.testing.assert_array_equal(np.asarray(pickle.loads(pickle.dumps(data))), whole)
+    check_travels(write_bif(tmp_path / "a.bif"), shown(PIXELS, (0, 0)))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.99])
