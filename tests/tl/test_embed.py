@@ -166,7 +166,7 @@ def test_foreign_genes_leave_the_image(toy_sdata, tiny_model):
     sdata["cells"].var_names = [f"ENSG{i}" for i in range(12)]
     with pytest.warns(UserWarning, match="none of the 12 genes.*only the image is used"):
         past.tl.embed(sdata, tiny_model, progress=False)
-    with pytest.raises(ValueError, match="rename table.var_names"):
+    with pytest.raises(ValueError, match="pastpy.pp.harmonize_genes translates ids"):
         past.tl.embed(sdata, tiny_model, modality="both")
 
 
