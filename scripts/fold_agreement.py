@@ -21,16 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from other_patient import CONFIG, LEAST_NUCLEI, WINDOW_UM, read_crop
+from other_patient import CONFIG, by_window, read_crop, spots_of
 from result_tables import DOCS, fill, table
 from sklearn.linear_model import Ridge
 from small_network import standardised
 
 import pastpy as past
 from pastpy import _keys
-from pastpy.train.augment import View, views_of
-from pastpy.train.card import log_counts
-from pastpy.train.data import pooled_tokens, prepare_section
+from pastpy.train.augment import View
+from pastpy.train.data import pooled_tokens
 from pastpy.train.loop import on_one_level
 
 if TYPE_CHECKING:
@@ -50,13 +49,11 @@ def slides(data: Path) -> dict[str, SpatialData]:
     return {"ovarian carcinoma": read_crop(data / "hgsc"), "skin": skin}
 
 
-def by_window(values: np.ndarray, sdata: SpatialData) -> np.ndarray:
-    """Means over windows that hold enough nuclei, (windows, genes)."""
+def windows_of(values: np.ndarray, sdata: SpatialData) -> np.ndarray:
+    """Means over windows that hold enough nuclei with a prediction, (windows, genes)."""
     seen = np.isfinite(values).all(axis=1)
-    place = np.asarray(sdata.tables["cells"].obsm[_keys.SPATIAL])[seen] // WINDOW_UM
-    window = pd.DataFrame(place).groupby([0, 1]).ngroup().to_numpy()
-    means = pd.DataFrame(values[seen]).groupby(window).mean().to_numpy()
-    return means[np.bincount(window) >= LEAST_NUCLEI]
+    positions = np.asarray(sdata.tables["cells"].obsm[_keys.SPATIAL])
+    return by_window(pd.DataFrame(values[seen]), positions[seen]).to_numpy()
 
 
 def gene_r(a: np.ndarray, b: np.ndarray) -> float:
@@ -78,18 +75,14 @@ def by_models(folds: list[PAST], genes: list[str], tissue: dict[str, SpatialData
         for model in folds:
             past.tl.impute_expression(sdata, model, genes=genes, modality="image", progress=False)
             expression = past.get.expression(sdata).to_df()[genes].to_numpy()
-            predictions.append(by_window(np.log1p(expression), sdata))
+            predictions.append(windows_of(np.log1p(expression), sdata))
         found[name] = agreement(predictions)
     return found
 
 
 def by_ridges(model: PAST, genes: list[str], tissue: dict[str, SpatialData], data: Path) -> dict[str, Any]:
     """The same of ridges on spots' means, and how well they predict the section that was left out."""
-    spots: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name in SECTIONS:
-        section = prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed))
-        means = pd.DataFrame(standardised(section.pooled[0], section.pooled[0])).groupby(section.spot).mean()
-        spots[name] = means.to_numpy(), log_counts(section, genes)[means.index]
+    spots = {name: spots_of(name, model, genes, data) for name in SECTIONS}
     pooled = {name: pooled_tokens(sdata, model, "cells", View()) for name, sdata in tissue.items()}
     features = {name: standardised(each, each) for name, each in pooled.items()}
     found = {}
@@ -102,7 +95,7 @@ def by_ridges(model: PAST, genes: list[str], tissue: dict[str, SpatialData], dat
         found[f"ridges on spots (α = {alpha:,.0f})"] = {
             "section_left_out": round(float(np.mean(r)), 4),
             **{
-                name: agreement([by_window(ridge.predict(features[name]), sdata) for ridge in fitted.values()])
+                name: agreement([windows_of(ridge.predict(features[name]), sdata) for ridge in fitted.values()])
                 for name, sdata in tissue.items()
             },
         }

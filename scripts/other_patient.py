@@ -97,16 +97,25 @@ def by_model(model: PAST, sdata: SpatialData) -> pd.DataFrame:
     return np.log1p(past.get.expression(sdata).to_df()[genes])
 
 
+def by_window(values: pd.DataFrame, positions: np.ndarray) -> pd.DataFrame:
+    """Means over windows that hold enough nuclei; ``positions`` are x and y in µm."""
+    window = pd.DataFrame(positions // WINDOW_UM).groupby([0, 1]).ngroup().to_numpy()
+    large = np.bincount(window)[window] >= LEAST_NUCLEI
+    return values[large].groupby(window[large]).mean()
+
+
+def spots_of(name: str, model: PAST, genes: list[str], data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Of a section's spots that hold nuclei their mean features, relative to the slide, and log expression."""
+    section = prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed))
+    spots = pd.DataFrame(standardised(section.pooled[0], section.pooled[0])).groupby(section.spot).mean()
+    return spots.to_numpy(), log_counts(section, genes)[spots.index]
+
+
 def by_ridges(model: PAST, sdata: SpatialData, data: Path) -> dict[str, pd.DataFrame]:
     """The same by ridges on a model's features, relative to their slide, of the spots of its training sections."""
     genes = known_genes(model)
-    means, log_expression = [], []
-    for name in CONFIG.train_sections:
-        section = prepare_section(name, data, CONFIG, model, views_of(name, CONFIG.views, CONFIG.seed))
-        spots = pd.DataFrame(standardised(section.pooled[0], section.pooled[0])).groupby(section.spot).mean()
-        means.append(spots.to_numpy())
-        log_expression.append(log_counts(section, genes)[spots.index])
-    x, y = np.concatenate(means), np.concatenate(on_one_level(log_expression))
+    means, log_expression = zip(*(spots_of(name, model, genes, data) for name in CONFIG.train_sections), strict=True)
+    x, y = np.concatenate(means), np.concatenate(on_one_level(list(log_expression)))
     pooled = pooled_tokens(sdata, model, "cells", View())
     of_nuclei, names = standardised(pooled, pooled), sdata.tables["cells"].obs_names
     return {
@@ -117,13 +126,11 @@ def by_ridges(model: PAST, sdata: SpatialData, data: Path) -> dict[str, pd.DataF
 
 def scores(predicted: pd.DataFrame, cells: anndata.AnnData, panel: set[str]) -> dict[str, Any]:
     """Type → genes of the panel and others → how many, mean AUROC and mean r over windows, AUROC of each."""
-    window = pd.DataFrame(cells.obsm[_keys.SPATIAL] // WINDOW_UM).groupby([0, 1]).ngroup().to_numpy()
-    large = np.bincount(window)[window] >= LEAST_NUCLEI
     found: dict[str, Any] = {}
     for kind, genes in MARKERS.items():
         of_kind = (cells.obs["type"] == kind).to_numpy()
-        by_window = predicted[large].assign(share=of_kind[large]).groupby(window[large]).mean()
-        r = by_window.corrwith(by_window["share"])
+        windows = by_window(predicted.assign(share=of_kind), cells.obsm[_keys.SPATIAL])
+        r = windows.corrwith(windows["share"])
         auroc = pd.Series({g: roc_auc_score(of_kind, predicted[g]) for g in genes.split() if g in predicted})
         found[kind] = {
             group: {

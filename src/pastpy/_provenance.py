@@ -22,7 +22,8 @@ def record(table: AnnData, function: str, parameters: Mapping[str, Any]) -> None
     """
     past = dict(table.uns.get(_keys.PAST, {}))
     facts = {**parameters, "versions": {name: version(name) for name in _VERSIONS}}
-    others = _others(past.get(function, {}), parameters.get("key_added"))
+    key_added = parameters.get("key_added")
+    others = {} if key_added is None else _without(_by_key(past.get(function, {})), key_added)
     past[function] = {**facts, "others": others} if others else facts
     table.uns[_keys.PAST] = past
 
@@ -32,27 +33,32 @@ def recorded(table: AnnData, function: str, key_added: str) -> dict[str, Any]:
     last = table.uns.get(_keys.PAST, {}).get(function, {})
     if last.get("key_added", key_added) == key_added:
         return last
-    return last.get("others", {}).get(key_added, {})
+    return _by_key(last).get(key_added, {})
 
 
 def forget(table: AnnData, function: str, key_added: str) -> None:
     """Drop what a call stored that gave its results this key, where these are gone."""
     past = dict(table.uns.get(_keys.PAST, {}))
-    last = past.pop(function, {})
-    by_key = {**last.get("others", {}), last.get("key_added"): {k: v for k, v in last.items() if k != "others"}}
-    left = {key: facts for key, facts in by_key.items() if key != key_added and facts}
+    by_key = _by_key(past.get(function, {}))
+    if key_added not in by_key:
+        return
+    del past[function]
+    left = _without(by_key, key_added)
     if left:
         _, facts = left.popitem()
         past[function] = {**facts, "others": left} if left else facts
     table.uns[_keys.PAST] = past
 
 
-def _others(last: Mapping[str, Any], key_added: str | None) -> dict[str, Any]:
-    """Of what is stored for a function, by key, what is of other keys."""
-    if key_added is None or "key_added" not in last:
+def _by_key(last: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """All that is stored for a function, by the key of its results, the last call last; empty if it has no keys."""
+    if "key_added" not in last:
         return {}
-    by_key = {**last.get("others", {}), last["key_added"]: {k: v for k, v in last.items() if k != "others"}}
-    return {key: facts for key, facts in by_key.items() if key != key_added}
+    return {**last.get("others", {}), last["key_added"]: _without(last, "others")}
+
+
+def _without(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if key != name}
 
 
 def untrusted_genes(imputed: Mapping[str, Any], genes: Sequence[str]) -> list[str]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from pastpy.models import PAST
 
-
 __all__ = ["main"]
 
 #: What bad input raises, or a machine short of disk or memory; everything else is a fault of pastpy and keeps its
