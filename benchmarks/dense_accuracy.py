@@ -50,9 +50,11 @@ def held_out(config: TrainConfig, data: Path) -> SpatialData:
 def trained(config: TrainConfig, folder: Path, data: Path) -> PAST:
     """The model of a seed."""
     import pastpy as past
+    from pastpy.train.members import resumable
 
     out = folder / f"seed{config.seed}"
-    return past.models.load(str(out)) if out.exists() else past.train.fit(config, out, data=data, progress=False)
+    fresh = resumable(out)
+    return past.train.fit(config, out, data=data, progress=False) if fresh else past.models.load(str(out))
 
 
 def compare(model: PAST, pooled: dict[str, np.ndarray], sdata: SpatialData) -> dict[str, Any]:
@@ -92,7 +94,8 @@ def main() -> None:
     from pastpy.train.data import pooled_tokens
 
     base = TrainConfig.from_json(arguments.config)
-    config = replace(base, views=0, simulated_cohorts=0, epochs=arguments.epochs)
+    alone = {**base.model, "members": 1, "linear_share": 0.0}
+    config = replace(base, model=alone, views=0, simulated_cohorts=0, epochs=arguments.epochs)
     sdata = held_out(config, arguments.data)
     rows, pooled = [], {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -153,7 +153,7 @@ class Learner(nn.Module):
             pooled = train.pooled[:, : self.n_regions]
             model.feature_mean.copy_(pooled.mean(dim=0))
             model.feature_std.copy_(pooled.std(dim=0) + 1e-3)
-            model.decoder.bias.copy_(share.log())
+            model.members[0].decoder.bias.copy_(share.log())
             model.log_theta.copy_(-excess.clamp(0.02, 10).log())
             if self.linear is not None:
                 self.linear.weight.zero_()

@@ -25,7 +25,7 @@ def main() -> None:
 
 | | |
 |---|---|
-| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, area and elongation of its outline, tokens in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; a network of two hidden layers over all of them; expression encoder; decoder whose 48 programs attend to all tokens, negative binomial |
+| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, area and elongation of its outline, tokens in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; three times, from other starts, a network of two hidden layers over all of them, an expression encoder and a decoder whose 48 programs attend to all tokens, averaged; a linear readout of the same features with a third of the say; negative binomial |
 | image | H&E, read at 0.5 and 2 µm/px |
 | vocabulary | {len(genes):,} gene symbols |
 | trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |
@@ -88,8 +88,10 @@ does not say that predictions are right.
   finds in them: genes that are together in this tumour are predicted together in every other.
 - Genes of the Xenium panel that the spots hardly ever count are learnt from simulated donors alone: they vary as there, at a
   level near nothing, and are not trusted.
-- The interval of `uncertainty=True` holds counting noise, overdispersion and what subnetworks disagree on, not the error on
+- The interval of `uncertainty=True` holds counting noise, overdispersion and what parts of the three networks disagree on, not the error on
   other tissue that all of them share.
+- The linear readout has no say where a cell's counts are used too (`modality="both"`), so predictions with and without counts differ by more
+  than the counts.
 - The joint space is trained on {facts["n_train_spots"]:,} spots: retrieval between modalities is weak
   (see [decisions](decisions.md)).
 - No Xenium image was seen: the Xenium cells trained the expression side alone.
@@ -97,7 +99,7 @@ does not say that predictions are right.
 ## Tried
 
 See [decisions](decisions.md): backbone stage, resolution, layout of the decoder, wide discs, deeper features, losses, statistics of the slide, simulated
-donors, genes that these lack, a summary of all regions, styles of donors, kernels and networks; with what each gave, also where it gave nothing.
+donors, genes that these lack, a summary of all regions, styles of donors, kernels and networks, several networks and a linear readout; with what each gave, also where it gave nothing.
 """
     (ROOT / "docs" / "model_card.md").write_text(text)
 

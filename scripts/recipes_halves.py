@@ -3,7 +3,7 @@
     python scripts/recipes_halves.py --data ../shared/data
 
 As ``recipes.py``, but trained on the left half of four sections of her2st C and scored on the right half of the
-validation section, as ``networks_halves.py`` does: five to ten minutes a variant on one core.
+validation section, as ``networks_halves.py`` does: five to ten minutes a variant and network on one core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 from networks_halves import GAP_UM, HALVES, side
-from recipes import ALONE
+from recipes import ALONE, ONE
 from result_tables import DOCS, fill, table
 
 import pastpy as past
@@ -34,9 +34,10 @@ HALF = "right"
 #: Variant → entries of the model, and of the rest of the configuration, that differ from what ships.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as shipped": ({}, {}),
-    "no other genes taught by simulated cells": ({}, ALONE),
-    "the same, half the epochs": ({}, {**ALONE, "epochs": 16}),
-    "the same, dropout of 0.5": ({"dropout": 0.5}, ALONE),
+    "one network alone": (ONE, {}),
+    "the same, no other genes taught by simulated cells": (ONE, ALONE),
+    "the same, half the epochs": (ONE, {**ALONE, "epochs": 16}),
+    "the same, dropout of 0.5": ({**ONE, "dropout": 0.5}, ALONE),
 }
 
 

@@ -386,6 +386,17 @@ def test_training_data_must_be_there(tmp_path, capsys):
     assert "no training configuration 'past-huge'" in refused(arguments, tmp_path / "m", capsys)
 
 
+def test_a_training_goes_on_but_writes_over_nothing(tmp_path, capsys):
+    out = tmp_path / "m"
+    (out / ".unfinished").mkdir(parents=True)
+    arguments = ["pretrain", "past-mini", "--out", str(out), "--data", str(tmp_path / "none")]
+    assert main(arguments) == 2
+    assert "no training data at" in capsys.readouterr().err, "a run that was stopped left the folder"
+    (out / ".unfinished").rmdir()
+    assert main(arguments) == 2
+    assert "exists; choose another folder or remove it" in capsys.readouterr().err
+
+
 def test_models_are_listed(capsys):
     assert main(["models"]) == 0
     said = capsys.readouterr().out.splitlines()

@@ -378,8 +378,9 @@ def _demo(args: argparse.Namespace) -> None:
 
 def _pretrain(args: argparse.Namespace) -> None:
     from pastpy.train import fit
+    from pastpy.train.members import resumable
 
-    if args.out.exists():
+    if not resumable(args.out):
         raise FileExistsError(f"--out {str(args.out)!r} exists; choose another folder or remove it")
     model = fit(args.config, args.out, data=args.data)
     print(json.dumps(model.card.facts["scores"], indent=2))

@@ -22,7 +22,7 @@ entries = {"dim": 64, "embedding_dim": 64, "heads": 1, "fusion_layers": 1}
 regions = PASTConfig(name="x").regions + context_grid()
 genes = pd.DataFrame({"gene": [f"G{i}" for i in range(20_000)]})
 model = PAST(PASTConfig(name="large", regions=regions, **entries), ModelCard(genes, {})).eval()
-nn.init.normal_(model.decoder.readout)
+nn.init.normal_(model.members[0].decoder.readout)
 before = peak_bytes()
 with torch.inference_mode():
     share = model.predict_expression(torch.randn(1000, 11, 64), torch.randn(1000, 4, 64))

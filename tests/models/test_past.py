@@ -152,7 +152,7 @@ def test_every_part_survives_saving(tmp_path):
         for m in (model, loaded):
             tokens = m.image_tokens(pooled)
             tokens = m.add_neighbours(tokens, torch.tensor([[1], [0], [3], [2]]), torch.full((4, 1), 9.0))
-            told = m.cell_encoder.technology_index(["xenium", "other", "xenium", "xenium"])
+            told = m.technology_index(["xenium", "other", "xenium", "xenium"])
             cells = m.encode_counts(counts, np.arange(6), told)
             results.append([m.embed_joint(tokens, cells), m.predict_expression(tokens, cells), m.project_image(tokens)])
     for found, expected in zip(results[1], results[0], strict=True):
@@ -176,8 +176,8 @@ def test_context_tokens_know_where_they_lie():
     regions = PASTConfig(name="x").regions + context_grid()
     model = make(regions=regions)
     with torch.no_grad():
-        for layer in model.region_in:  # the same weights everywhere: only the place can tell them apart
-            layer.load_state_dict(model.region_in[0].state_dict())
+        for layer in model.members[0].region_in:  # the same weights everywhere: only the place can tell them apart
+            layer.load_state_dict(model.members[0].region_in[0].state_dict())
         tokens = model.image_tokens(torch.ones(1, 11, 40))[0]
     apart = torch.cdist(tokens, tokens)
     assert apart[:3, :3].max() < 1e-5

@@ -66,7 +66,7 @@ def test_a_cell_does_not_depend_on_its_company_and_threads_not_on_each_other():
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-def test_without_dropout_all_subnetworks_are_the_network():
+def test_without_dropout_all_subnetworks_of_one_member_are_the_network():
     model, pooled = make(0.0), torch.randn(2, 3, 40)
     with subnetwork(1):
         found = model.image_tokens(pooled)

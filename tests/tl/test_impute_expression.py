@@ -142,7 +142,7 @@ def test_dropout_makes_predictions_less_sure(toy_sdata, tiny_model):
     std = {}
     for p in (0.0, 0.5):
         model = deepcopy(tiny_model)
-        model.dropout.p = p
+        model.members[0].dropout.p = p
         table = impute(toy_sdata(), model, genes=GENES, uncertainty=True, modality="image")
         std[p] = table.obsm["past_expression_std"].to_numpy()
         again = impute(toy_sdata(), model, genes=GENES, modality="image")

@@ -36,8 +36,8 @@ def test_the_coarse_pass_is_that_of_a_model_of_its_own(toy_sdata, two_passes):
     alone.image_encoder.load_state_dict(two_passes.image_encoder.state_dict())
     with torch.no_grad():
         for i in range(2):
-            alone.region_in[i].load_state_dict(two_passes.region_in[3 + i].state_dict())
-        alone.token_norm.load_state_dict(two_passes.token_norm.state_dict())
+            alone.members[0].region_in[i].load_state_dict(two_passes.members[0].region_in[3 + i].state_dict())
+        alone.members[0].token_norm.load_state_dict(two_passes.members[0].token_norm.state_dict())
         alone.image_projection.weight[:] = two_passes.image_projection.weight[:, 3 * 16 :]
         # without what the fine regions say
         two_passes.image_projection.weight[:, : 3 * 16] = 0
@@ -72,7 +72,7 @@ def test_an_interrupted_fine_pass_takes_up_the_coarse_one(toy_sdata, two_passes,
     np.testing.assert_array_equal(embedded(sdata, two_passes, resume=store), whole)
     with pytest.raises(ValueError, match="begun with another .*model"):
         with torch.no_grad():
-            two_passes.region_in[4].weight.mul_(-1)
+            two_passes.members[0].region_in[4].weight.mul_(-1)
         embedded(sdata, two_passes, resume=store)
 
 
@@ -114,7 +114,7 @@ def test_expression_is_predicted_from_both(toy_sdata, two_passes):
     sdata = toy_sdata(size=384)
     before = past.tl.impute_expression(sdata, two_passes, modality="image", copy=True, progress=False)
     with torch.no_grad():
-        two_passes.region_in[4].weight.mul_(-1)
+        two_passes.members[0].region_in[4].weight.mul_(-1)
     after = past.tl.impute_expression(sdata, two_passes, modality="image", copy=True, progress=False)
     assert (before.obsm["past_expression"] - after.obsm["past_expression"]).abs().to_numpy().max() > 1e-3
 

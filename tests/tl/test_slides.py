@@ -184,7 +184,7 @@ def test_a_changed_model_resolution_image_or_gene_is_refused(toy_sdata, tiny_mod
     past.tl.impute_expression(toy_sdata(), tiny_model, resume=path, **options)
     past.tl.impute_expression(toy_sdata(), tiny_model, resume=path, **options)
     other = copy.deepcopy(tiny_model)
-    other.decoder.bias.data[0] += 1
+    other.members[0].decoder.bias.data[0] += 1
     painted = toy_sdata()
     painted["he"].data = painted["he"].data.copy()
     painted["he"].data[:, :5, :5] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from PIL import Image
 
 import pastpy as past
 import pastpy.train.coexpression
+import pastpy.train.members
 import pastpy.train.simulated
 from pastpy.train import TrainConfig
 from pastpy.train.coexpression import Coexpression
@@ -21,6 +23,7 @@ from pastpy.train.data import read_section
 from pastpy.train.loop import on_one_level
 from pastpy.train.simulated import SimulatedCells
 
+FILES = ["card.json", "config.json", "genes.parquet", "model.safetensors"]
 GENES = [f"GENE{i}" for i in range(12)]
 
 
@@ -68,7 +71,15 @@ def config() -> TrainConfig:
     base = TrainConfig.from_json("past-mini")
     return replace(
         base,
-        model={**base.model, "name": "toy", "dim": 16, "embedding_dim": 8, "summary_width": 16, "dropout": 0.5},
+        model={
+            **base.model,
+            "members": 1,
+            "name": "toy",
+            "dim": 16,
+            "embedding_dim": 8,
+            "summary_width": 16,
+            "dropout": 0.5,
+        },
         train_sections=("T1", "T2"),
         validation_sections=("V1",),
         simulated_cohorts=0,
@@ -107,12 +118,49 @@ def test_two_passes_and_a_low_rank_are_trained(folder, config, tmp_path):
     with past.settings.context(cache_dir=tmp_path / "cache"):
         model = past.train.fit(short, tmp_path / "two", data=folder, progress=False)
     assert model.feature_std.shape[0] == 9 and (model.feature_std > 1e-3).any(dim=1).all()
-    assert model.decoder.readout.abs().max() > 0
+    assert model.members[0].decoder.readout.abs().max() > 0
     assert past.models.load(tmp_path / "two").config.rank == 3
     with past.settings.context(cache_dir=tmp_path / "cache"):
         alone = past.train.fit(replace(short, validation_sections=()), tmp_path / "alone", data=folder, progress=False)
-    for name, value in model.state_dict().items():
-        assert torch.equal(alone.state_dict()[name], value), f"the validation section has changed {name}"
+    assert_same(alone, model)  # the validation section changes nothing
+
+
+def test_members_are_trainings_of_their_own_and_a_stopped_run_goes_on(folder, config, tmp_path, monkeypatch):
+    short = replace(config, epochs=2, model={**config.model, "members": 2})
+    with past.settings.context(cache_dir=tmp_path / "cache"):
+        model = past.train.fit(short, tmp_path / "two", data=folder, progress=False)
+        assert sorted(p.name for p in (tmp_path / "two").iterdir()) == FILES
+
+        whole, seeds = pastpy.train.members.optimise, []
+
+        def stopped(model, config, batches, train, seed, *arguments):
+            seeds.append(seed)
+            if seeds == [0, 1]:
+                raise KeyboardInterrupt
+            return whole(model, config, batches, train, seed, *arguments)
+
+        monkeypatch.setattr(pastpy.train.members, "optimise", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            past.train.fit(short, tmp_path / "again", data=folder, progress=False)
+        again = past.train.fit(short, tmp_path / "again", data=folder, progress=False)
+        assert seeds == [0, 1, 1], "the first member was taken from where it was kept"
+        assert_same(again, model)
+        assert again.card.facts == model.card.facts
+
+        with pytest.raises(KeyboardInterrupt):
+            seeds.clear()
+            past.train.fit(short, tmp_path / "other", data=folder, progress=False)
+        other = replace(short, weights={**short.weights, "image": 0.5})
+        past.train.fit(other, tmp_path / "other", data=folder, progress=False)
+        assert seeds == [0, 1, 0, 1], "members of another configuration are of no use"
+    first, second = (member.summary.network[0].weight for member in model.members)
+    assert not torch.equal(first, second)
+    assert [epoch["epoch"] for epoch in model.card.facts["history"]] == [0, 1]
+
+
+def assert_same(found, expected) -> None:
+    for name, value in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
 
 
 def test_genes_that_simulated_cells_lack_are_learnt_from_training_sections_alone(folder, config, tmp_path, monkeypatch):
@@ -158,6 +206,24 @@ def test_models_of_folds_are_scored_from_their_cells(folder, config, tmp_path):
     assert used["train_sections"] == ["T1", "V1"] and used["validation_sections"] == []
     card = past.models.load(tmp_path / "folds" / "fold0").card
     assert card.facts["scores"] == {} and not card.genes["trusted"].any() and card.genes["validation_r"].isna().all()
+
+
+def test_a_folds_folder_holds_its_model_or_what_a_stopped_run_left(config, tmp_path, monkeypatch):
+    made = []
+
+    def fit(config, out, *, data):
+        made.append(config)
+        (out / ".unfinished").rmdir()
+
+    monkeypatch.setattr(past.train, "fit", fit)
+    method = past.bench.FoldModels(config, tmp_path, tmp_path)
+    fold = SimpleNamespace(name="fold0", train=("T1", "V1"))
+    (tmp_path / "fold0" / ".unfinished").mkdir(parents=True)
+    method.model(fold)
+    assert made == [method.fold_config(fold)]
+    (tmp_path / "fold0" / "fold.json").unlink()
+    with pytest.raises(ValueError, match="fold0' was not trained to its end"):
+        method.model(fold)
 
 
 def test_missing_files_are_named(folder, config, tmp_path):

@@ -97,7 +97,7 @@ def test_options_of_the_model_reach_its_parameters(batch):
     without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert all(n.startswith("image_encoder.") for n in without), without
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert model.cell_encoder.technology.weight.grad.abs().sum(dim=1).gt(0).tolist() == [False, True, True]
+    assert model.members[0].cell_encoder.technology.weight.grad.abs().sum(dim=1).gt(0).tolist() == [False, True, True]
 
 
 def test_padded_gene_tokens_are_not_looked_at(batch):

@@ -92,7 +92,7 @@ def test_steps_hold_as_many_cells_of_each_donor(cells, config):
 
 def test_loss_is_one_less_the_correlation_within_donors(cells, config):
     model = _untrained(config, cells.genes)
-    torch.nn.init.normal_(model.decoder.readout)
+    torch.nn.init.normal_(model.members[0].decoder.readout)
     batch = draws(config, model, cells, 256).draw(np.random.default_rng(0))
     found = Objective(model, config, torch.tensor([0]))._simulated(batch)["simulated"].item()
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_loss_is_one_less_the_correlation_within_donors(cells, config):
 
 def test_genes_that_are_not_simulated_are_taught_by_those_that_are(cells, config):
     model = _untrained(config, ["GENE", *cells.genes])
-    torch.nn.init.normal_(model.decoder.readout)
+    torch.nn.init.normal_(model.members[0].decoder.readout)
     others = Coexpression(["GENE"], np.eye(len(cells.genes), 1, -2, dtype=np.float32), False)  # as the third gene
     drawn = SimulatedDraws(model, cells, 256, OutlineAugmentation(model, config), others)
     batch = drawn.draw(np.random.default_rng(0))
@@ -118,7 +118,7 @@ def test_genes_that_are_not_simulated_are_taught_by_those_that_are(cells, config
     np.testing.assert_allclose(batch.others[:, 0], batch.expected[:, 2])
     losses = Objective(model, config, torch.tensor([0]))._simulated(batch)
     losses["coexpression"].backward()
-    moved = model.decoder.bias.grad if model.decoder.bias.grad is not None else torch.zeros(1)
+    moved = model.members[0].decoder.bias.grad if model.members[0].decoder.bias.grad is not None else torch.zeros(1)
     assert moved[0] != 0 and 0 < losses["coexpression"].item() < 2
     alone = SimulatedDraws(model, cells, 256, OutlineAugmentation(model, config)).draw(np.random.default_rng(0))
     assert set(Objective(model, config, torch.tensor([0]))._simulated(alone)) == {"simulated"}

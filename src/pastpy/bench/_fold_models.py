@@ -74,23 +74,25 @@ class FoldModels:
         Raises
         ------
         ValueError
-            If the folder holds a model of another configuration.
+            If the fold's folder holds a model of another configuration, or anything else.
         """
         from pastpy.models import load
         from pastpy.train import fit
+        from pastpy.train.members import resumable
 
         config = self.fold_config(fold)
         out = Path(self.folder) / fold.name
         made_with = json.loads(json.dumps(asdict(config)))
-        if out.is_dir():
-            record = out / _RECORD
-            if not record.is_file() or json.loads(record.read_text(encoding="utf-8")) != made_with:
-                raise ValueError(
-                    f"{str(out)!r} was not trained to its end with this configuration; remove it, or choose another"
-                )
+        record = out / _RECORD
+        if record.is_file() and json.loads(record.read_text(encoding="utf-8")) == made_with:
             return cast("PAST", load(str(out)))  # what fit writes is one
+        # members that a run has finished before it was stopped are no model yet: fit goes on from them
+        if not resumable(out):
+            raise ValueError(
+                f"{str(out)!r} was not trained to its end with this configuration; remove it, or choose another"
+            )
         model = fit(config, out, data=self.data)
-        (out / _RECORD).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
+        record.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
         return model
 
 

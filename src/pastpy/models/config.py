@@ -149,6 +149,11 @@ class PASTConfig:
         Neighbours lie within this distance, µm.
     dropout
         Dropout in the heads.
+    members
+        How often all that lies behind the image encoder is there; predictions are the members' mean.
+    linear_share
+        Share of a linear readout in the log rates that are predicted of cells without counts, from 0, which leaves it
+        out, to below 1.
 
     Examples
     --------
@@ -193,6 +198,8 @@ class PASTConfig:
     neighbours: int = 0
     neighbour_radius_um: float = 50.0
     dropout: float = 0.1
+    members: int = 1
+    linear_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.dim % self.heads:
@@ -209,9 +216,17 @@ class PASTConfig:
             raise ValueError(
                 "regions must hold at least one of the image that lies at the cell itself (offset_um=(0, 0))"
             )
-        for name, least in (("rank", 0), ("summary_tokens", 0), ("summary_width", 1)):
+        for name, least in (("rank", 0), ("summary_tokens", 0), ("summary_width", 1), ("members", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be {least} or more, got {getattr(self, name)}")
+        if not 0 <= self.linear_share < 1:
+            raise ValueError(f"linear_share is a share, from 0 to below 1; got {self.linear_share}")
+        averaged = self.members > 1 or self.linear_share
+        if averaged and (self.gene_tokens or self.neighbours or self.joint == "attention"):
+            raise ValueError(
+                f"members={self.members} with linear_share={self.linear_share} needs gene_tokens=False, neighbours=0 "
+                f"and joint='sum', got {self.gene_tokens}, {self.neighbours} and {self.joint!r}"
+            )
         self._check_coarse_pass()
 
     def _check_coarse_pass(self) -> None:

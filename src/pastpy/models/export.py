@@ -39,7 +39,7 @@ class ImagePath(nn.Module):
     def __init__(self, model: PAST, crop_px: int) -> None:
         super().__init__()
         self.model = model
-        known = torch.zeros(model.n_image_tokens, 1, device=model.device)
+        known = torch.zeros(model.member_tokens, 1, device=model.device)
         known[model.image_regions] = 1.0
         known[sum(len(each.regions) for each in model.passes) :] = 1.0
         #: 0 for the tokens of outlines, which a crop does not show, and 1 for others.
@@ -67,7 +67,7 @@ class ImagePath(nn.Module):
             pooled.append(self.get_buffer(f"weights_{each.name}") @ grid)
         standardised = model.usual.standardise(torch.cat(pooled, dim=1))
         known = self.get_buffer("known")
-        tokens = model.tokens_of(standardised * known[: standardised.shape[1]]) * known
+        tokens = model.members[0].image_tokens(standardised * known[: standardised.shape[1]]) * known
         return F.normalize(model.image_projection(tokens.flatten(1)) - model.image_centre, dim=1)
 
 

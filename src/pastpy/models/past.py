@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pastpy.models.blocks import Block, length_groups
-from pastpy.models.context import ContextPlace
+from pastpy.models.blocks import length_groups
 from pastpy.models.crops import pool_crops
-from pastpy.models.decoder import GeneDecoder
 from pastpy.models.encoders import build_encoder
-from pastpy.models.expression import ExpressionEncoder
 from pastpy.models.joint import JointHead, normalised_sum
+from pastpy.models.linear import LinearReadout
+from pastpy.models.member import Member
 from pastpy.models.neighbours import NeighbourContext
 from pastpy.models.passes import image_passes
 from pastpy.models.slide import SlideStatistics, slide_statistics
-from pastpy.models.subnetworks import SubnetworkDropout
-from pastpy.models.summary import RegionSummary
+from pastpy.models.subnetworks import computing_members
 from pastpy.models.tokens import join_tokens, known_depth, pad_rows, split_absent, unknown_as_nan
 
 if TYPE_CHECKING:
@@ -62,7 +61,10 @@ class PAST(nn.Module):
     """Pathology And Single-cell Transcriptomics: the model behind :func:`pastpy.tl.embed`.
 
     An image encoder gives tokens, pooled under and around each cell; an expression encoder summarises measured genes;
-    both are projected to one space, and a decoder in which gene queries attend to the tokens predicts counts.
+    both are projected to one space, and a decoder in which gene queries attend to the tokens predicts counts. All that
+    lies behind the image encoder can be there several times, as ``members``: log rates of genes are then their mean,
+    and the joint space is that of the first. Where a cell has no counts, a linear readout of its image can have a share
+    in these rates.
 
     Parameters
     ----------
@@ -86,6 +88,8 @@ class PAST(nn.Module):
     1
     """
 
+    #: A module list, whose items a type checker does not know.
+    members: list[Member]
     feature_mean: torch.Tensor
     feature_std: torch.Tensor
     image_centre: torch.Tensor
@@ -105,44 +109,28 @@ class PAST(nn.Module):
         channels = self.image_encoder.channels
         self.register_buffer("feature_mean", torch.zeros(n_regions, channels))
         self.register_buffer("feature_std", torch.ones(n_regions, channels))
-        self.region_in = nn.ModuleList([nn.Linear(channels, dim) for _ in regions])
-        self.token_norm = nn.LayerNorm(dim)
-        self.dropout = SubnetworkDropout(config.dropout, layer=0)
-        self.cell_encoder = ExpressionEncoder(
-            n_genes, dim, config.expression_tokens, config.heads, config.dropout, layers=config.expression_layers,
-            technologies=config.technologies, gene_tokens=config.gene_tokens,
-        )  # fmt: skip
-        #: Tokens that :meth:`image_tokens` gives a cell: one a region, then the summary's.
-        self.n_image_tokens = n_regions + config.summary_tokens
-        self.image_projection = nn.Linear(self.n_image_tokens * dim, config.embedding_dim)
+        offsets = [region.offset_um for region in regions]
+        members = [Member(config, n_genes, offsets, channels) for _ in range(config.members)]
+        self.members = cast("list[Member]", nn.ModuleList(members))
+        self.linear = LinearReadout(n_regions * channels, n_genes, programs=dim) if config.linear_share else None
+        #: Tokens that each member makes of a cell's image: one a region, then the summary's.
+        self.member_tokens = n_regions + config.summary_tokens
+        self.image_projection = nn.Linear(self.member_tokens * dim, config.embedding_dim)
         self.cell_projection = nn.Linear(config.expression_tokens * dim, config.embedding_dim)
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
-        self.decoder = GeneDecoder(n_genes, dim, config.heads, rank=config.rank, zero_inflation=config.zero_inflation)
         self.log_theta = nn.Parameter(torch.zeros(n_genes))
         self.background = nn.Parameter(torch.zeros(n_genes))
         self.log_background_amount = nn.Parameter(torch.zeros(()))
-        self.fusion = nn.ModuleList([Block(dim, config.heads, config.dropout) for _ in range(config.fusion_layers)])
-        self._add_options(config, [region.offset_um for region in regions], channels)
-        trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
-        self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
-
-    def _add_options(self, config: PASTConfig, offsets: list[tuple[float, float]], channels: int) -> None:
-        """Parts that the configuration asks for; without them nothing is drawn, stored or computed."""
-        self.summary = None
-        if config.summary_tokens:
-            self.summary = RegionSummary(
-                len(offsets) * channels, config.summary_width, tokens=config.summary_tokens, dim=config.dim,
-                dropout=config.dropout,
-            )  # fmt: skip
-        self.context = ContextPlace(offsets, config.dim) if any(offset != (0.0, 0.0) for offset in offsets) else None
-        self.joint = JointHead(config.dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
+        self.joint = JointHead(dim, config.embedding_dim, config.heads) if config.joint == "attention" else None
         self.neighbour_context = (
-            NeighbourContext(config.dim, config.heads, config.neighbour_radius_um) if config.neighbours else None
+            NeighbourContext(dim, config.heads, config.neighbour_radius_um) if config.neighbours else None
         )
         if config.logit_bias:
             self.logit_bias = nn.Parameter(torch.tensor(-10.0))
+        trained = card.genes["trained"].astype(bool).tolist() if "trained" in card.genes else [True] * n_genes
+        self.register_buffer("trained_genes", torch.tensor(trained, dtype=torch.bool), persistent=False)
 
     def train(self, mode: bool = True) -> PAST:
         """Switch to training; a frozen backbone stays in evaluation mode."""
@@ -186,16 +174,24 @@ class PAST(nn.Module):
         return None if window is None else window * self.passes[-1].zoom
 
     @property
+    def n_image_tokens(self) -> int:
+        """Tokens that :meth:`image_tokens` gives a cell: those of each member, then the linear readout's programs."""
+        return len(self.members) * self.member_tokens + (self.linear is not None)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.log_theta.device
 
-    def image_tokens(self, pooled: torch.Tensor, slide: SlideStatistics | None = None) -> torch.Tensor:
+    def image_tokens(
+        self, pooled: torch.Tensor, slide: SlideStatistics | None = None, *, joint_only: bool = False
+    ) -> torch.Tensor:
         """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, n_image_tokens, dim).
 
-        One a region, then those of the summary. A region that is not known (it holds no token of the image, or the cell
-        has no outline) is NaN, before and after; the other regions do not depend on it, and the summary takes it as a
-        usual one.
+        Of each member one a region, then those of the summary; programs of the linear readout, where there is one,
+        stand in the place of a last token. A region that is not known (it holds no token of the image, or the cell has
+        no outline) is NaN, before and after; the other regions do not depend on it, and the summary and the linear
+        readout take it as a usual one.
 
         Parameters
         ----------
@@ -204,15 +200,41 @@ class PAST(nn.Module):
         slide
             Statistics of the slide that the cells are on, from :meth:`slide_statistics`; those of the training slides
             by default.
+        joint_only
+            Make those alone of which the joint space is made, the first member's: (n, member_tokens, dim).
         """
         standardised, absent = split_absent((slide or self.usual).standardise(pooled))
-        tokens = self.tokens_of(standardised)
-        if absent is None:
-            return tokens
-        if self.summary is not None:
-            nowhere = absent.all(dim=1, keepdim=True)
+        nowhere = None if absent is None else absent.all(dim=1, keepdim=True)
+        if absent is not None and nowhere is not None:
             absent = torch.cat([absent, nowhere.expand(-1, self.config.summary_tokens)], dim=1)
-        return tokens.masked_fill(absent[..., None], float("nan"))
+        if joint_only:
+            return _hidden(self.members[0].image_tokens(standardised), absent)
+        shape = (len(pooled), self.member_tokens, self.config.dim)
+        computing = computing_members(len(self.members))
+        out = [
+            _hidden(member.image_tokens(standardised), absent) if i in computing else pooled.new_full(shape, math.nan)
+            for i, member in enumerate(self.members)
+        ]
+        if self.linear is not None:
+            out.append(_hidden(self.linear(standardised)[:, None], nowhere))
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1)
+
+    def split_programs(self, image_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What :meth:`image_tokens` gives as tokens of the members, (n, t, dim), and programs, (n, dim), if any.
+
+        Raises
+        ------
+        ValueError
+            If these are not tokens of all members.
+        """
+        if image_tokens.shape[1] != self.n_image_tokens:
+            raise ValueError(
+                f"model {self.config.name!r} has {self.n_image_tokens} image tokens a cell, got "
+                f"{image_tokens.shape[1]}; make them with image_tokens(pooled)"
+            )
+        if self.linear is None:
+            return image_tokens, None
+        return image_tokens[:, :-1], image_tokens[:, -1]
 
     @property
     def usual(self) -> SlideStatistics:
@@ -225,18 +247,6 @@ class PAST(nn.Module):
         Those of the training slides for a model without ``slide_norm``.
         """
         return slide_statistics(pooled, self.usual) if self.config.slide_norm else self.usual
-
-    def tokens_of(self, standardised: torch.Tensor) -> torch.Tensor:
-        """Standardised features of all regions, float32 (n, regions, channels), as tokens, (n, n_image_tokens, dim)."""
-        tokens = self.region_tokens(standardised)
-        return tokens if self.summary is None else torch.cat([tokens, self.summary(standardised)], dim=1)
-
-    def region_tokens(self, standardised: torch.Tensor) -> torch.Tensor:
-        """Standardised features of all regions, float32 (n, regions, channels), as model tokens."""
-        x = torch.stack([layer(standardised[:, i]) for i, layer in enumerate(self.region_in)], dim=1)
-        if self.context is not None:
-            x = x + self.context()
-        return self.dropout(self.token_norm(F.gelu(x)))
 
     def add_neighbours(self, tokens: torch.Tensor, index: torch.Tensor, distance_um: torch.Tensor) -> torch.Tensor:
         """Image tokens of all cells, (n, n_image_tokens, dim), that know those of their neighbours.
@@ -261,7 +271,8 @@ class PAST(nn.Module):
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Image tokens (n, n_image_tokens, dim) in the joint space, centred, not yet normalised."""
-        return self.image_projection(split_absent(tokens)[0].flatten(1)) - self.image_centre
+        own, _ = split_absent(tokens[:, : self.member_tokens])
+        return self.image_projection(own.flatten(1)) - self.image_centre
 
     def project_expression(self, tokens: torch.Tensor) -> torch.Tensor:
         """Expression tokens (n, t, dim) in the joint space, centred, not yet normalised."""
@@ -288,21 +299,30 @@ class PAST(nn.Module):
             return normalised_sum(sides[0], sides[-1])
         tokens, padding = join_tokens(image_tokens, expression_tokens)
         if padding is None:
-            return F.normalize(self.joint(self.fuse(tokens)), dim=1)
+            return F.normalize(self.joint(self.members[0].fuse(tokens)), dim=1)
         nowhere = padding.all(dim=1)
         padding = padding & ~nowhere[:, None]
-        found = F.normalize(self.joint(self.fuse(tokens, padding), padding), dim=1)
+        found = F.normalize(self.joint(self.members[0].fuse(tokens, padding), padding), dim=1)
         return found.masked_fill(nowhere[:, None], float("nan"))
 
-    def fuse(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
-        """Tokens (n, t, dim) of both modalities that have seen each other; as they are without fusion layers."""
-        for layer in self.fusion:
-            tokens = layer(tokens, padding)
-        return tokens
+    def log_profile(
+        self, tokens: torch.Tensor, padding: torch.Tensor | None = None, programs: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Log of the predicted share of every gene, (n, genes); each row sums to one over the genes ever trained.
 
-    def log_profile(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
-        """Log of the predicted share of every gene, (n, genes); each row sums to one over the genes ever trained."""
-        logits = self.decoder(self.fuse(tokens, padding), padding)
+        Parameters
+        ----------
+        tokens
+            float32 (n, t, dim), as many of each member, from :func:`pastpy.models.tokens.join_tokens`.
+        padding
+            bool (n, t), True where a token is not there.
+        programs
+            Programs of the linear readout, float32 (n, dim); NaN where it is to have no share.
+        """
+        logits = self._mean_of_members(Member.log_rates, tokens, padding)
+        if self.linear is not None and programs is not None:
+            share = self.config.linear_share * ~programs[:, :1].isnan()
+            logits = logits + share * (self.linear.log_rates(programs.nan_to_num()) - logits)
         if not self.trained_genes.all():
             logits = logits.masked_fill(~self.trained_genes, float("-inf"))
         return logits.log_softmax(dim=1)
@@ -311,11 +331,26 @@ class PAST(nn.Module):
         """Log odds of zeros that are not counts, (n, genes); ``None`` for a model without zero inflation."""
         if not self.config.zero_inflation:
             return None
-        return self.decoder.zero_logits(self.fuse(tokens, padding), padding)
+        return self._mean_of_members(Member.zero_logits, tokens, padding)
 
-    def expected_share(self, tokens: torch.Tensor, padding: torch.Tensor | None = None) -> torch.Tensor:
+    def _mean_of_members(
+        self, read: Callable[..., torch.Tensor], tokens: torch.Tensor, padding: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean over members of what each reads of its own tokens, (n, genes); inside a subnetwork, what one reads."""
+        own = tokens.unflatten(1, (len(self.members), -1)).unbind(dim=1)
+        absent = None if padding is None else padding.unflatten(1, (len(self.members), -1)).unbind(dim=1)
+        computing = computing_members(len(self.members))
+        found = [read(self.members[i], own[i], None if absent is None else absent[i]) for i in computing]
+        total = found[0]
+        for each in found[1:]:
+            total = total + each
+        return total / len(found)
+
+    def expected_share(
+        self, tokens: torch.Tensor, padding: torch.Tensor | None = None, programs: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Share of every gene in the expected counts, (n, genes), inflated zeros included; each row sums to one."""
-        share, zero = self.log_profile(tokens, padding).exp(), self.zero_logits(tokens, padding)
+        share, zero = self.log_profile(tokens, padding, programs).exp(), self.zero_logits(tokens, padding)
         if zero is None:
             return share
         share = share * torch.sigmoid(-zero)
@@ -333,16 +368,22 @@ class PAST(nn.Module):
         -------
         float32 (n, embedding_dim), L2-normalised.
         """
-        return F.normalize(self.project_image(self.image_tokens(self.pool_crops(pixels))), dim=1)
+        tokens = self.image_tokens(self.pool_crops(pixels), joint_only=True)
+        return F.normalize(self.project_image(tokens), dim=1)
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone tokens pooled around the middle of normalised crops, float32 (n, regions, channels)."""
         return pool_crops(self.image_encoder, pixels.to(self.device), self.passes)
 
     def encode_counts(
-        self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
+        self,
+        counts: csr_matrix,
+        columns: np.ndarray,
+        technology: torch.Tensor | None = None,
+        *,
+        joint_only: bool = False,
     ) -> torch.Tensor:
-        """Expression tokens of cells, (n, t, dim); NaN where a cell has no count of a known gene.
+        """Expression tokens of cells, (n, t, dim), as many of each member; NaN where a cell has no known gene's count.
 
         Cells are encoded in groups of similar length, so that little is spent on padding.
 
@@ -353,12 +394,16 @@ class PAST(nn.Module):
         columns
             int64 (g,), position of each column's gene in the vocabulary, −1 where unknown.
         technology
-            int64 (n,) from ``cell_encoder.technology_index``.
+            int64 (n,) from :meth:`technology_index`.
+        joint_only
+            Make those alone of which the joint space is made, the first member's.
         """
         genes, values = pad_rows(counts, columns)
         lengths = (genes >= 0).sum(dim=1)
         n_tokens = self.config.expression_tokens + (genes.shape[1] if self.config.gene_tokens else 0)
-        out = torch.full((len(genes), n_tokens, self.config.dim), float("nan"), device=self.device)
+        members = self.members[:1] if joint_only else self.members
+        computing = range(1) if joint_only else computing_members(len(members))
+        out = torch.full((len(genes), len(members), n_tokens, self.config.dim), math.nan, device=self.device)
         for rows in length_groups(lengths):
             rows = rows[lengths[rows] > 0]
             if not len(rows):
@@ -366,9 +411,10 @@ class PAST(nn.Module):
             longest = int(lengths[rows].max())
             told = None if technology is None else technology[rows.to(technology.device)].to(self.device)
             part = (genes[rows, :longest].to(self.device), values[rows, :longest].to(self.device), told)
-            tokens = self.cell_encoder(*part)
-            out[rows.to(self.device), : tokens.shape[1]] = tokens.to(out.dtype)
-        return out
+            for i in computing:
+                tokens = members[i].cell_encoder(*part)
+                out[rows.to(self.device), i, : tokens.shape[1]] = tokens.to(out.dtype)
+        return out.flatten(1, 2)
 
     def embed_expression(
         self, counts: Any, genes: Sequence[str], *, technology: str | Sequence[str] | None = None
@@ -394,7 +440,7 @@ class PAST(nn.Module):
         told = None
         if technology is not None:
             names = [technology] * counts.shape[0] if isinstance(technology, str) else technology
-            told = self.cell_encoder.technology_index(names)
+            told = self.technology_index(names)
         return self.embed_counts(counts, self.columns_of(genes), told)
 
     def embed_counts(
@@ -405,9 +451,13 @@ class PAST(nn.Module):
         known = torch.from_numpy(known_depth(counts, columns) > 0)
         for rows in known.nonzero().ravel().split(DECODE_ROWS):
             told = None if technology is None else technology[rows]
-            tokens = self.encode_counts(counts[rows.numpy()], columns, told)
+            tokens = self.encode_counts(counts[rows.numpy()], columns, told, joint_only=True)
             out[rows.to(out.device)] = F.normalize(self.project_expression(tokens), dim=1)
         return out
+
+    def technology_index(self, names: Sequence[str]) -> torch.Tensor:
+        """Positions of technologies, int64 (n,); 0 for those that the model was not trained with."""
+        return self.members[0].cell_encoder.technology_index(names)
 
     def columns_of(self, genes: Sequence[str]) -> np.ndarray:
         """Position of each gene in the vocabulary, int64 (g,); −1 where the model does not know it."""
@@ -440,7 +490,14 @@ class PAST(nn.Module):
         -------
         NaN for genes that the decoder was never trained on, and for cells without any token.
         """
-        tokens, padding = join_tokens(image_tokens, expression_tokens, has_expression)
+        programs = None
+        if image_tokens is not None:
+            image_tokens, programs = self.split_programs(image_tokens)
+        if programs is not None and expression_tokens is not None:
+            counted = ~expression_tokens.isnan().flatten(1).all(dim=1)
+            counted = counted if has_expression is None else counted & has_expression
+            programs = programs.masked_fill(counted[:, None], float("nan"))
+        tokens, padding = join_tokens(image_tokens, expression_tokens, has_expression, members=len(self.members))
         nowhere = torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
         if padding is not None:
             nowhere = padding.all(dim=1)
@@ -449,7 +506,8 @@ class PAST(nn.Module):
         unknown = ~self.trained_genes[chosen]
         parts = []
         for rows in torch.arange(len(tokens)).split(DECODE_ROWS):
-            share = self.expected_share(tokens[rows], None if padding is None else padding[rows])[:, chosen]
+            hidden, of_image = (None if each is None else each[rows] for each in (padding, programs))
+            share = self.expected_share(tokens[rows], hidden, of_image)[:, chosen]
             parts.append(share.masked_fill(unknown | nowhere[rows, None], float("nan")))
         return torch.cat(parts)
 
@@ -475,3 +533,8 @@ class PAST(nn.Module):
         for name, parameter in self.named_parameters():
             if not name.startswith("image_encoder.") or how == "full" or (how == "lora" and ".lora_" in name):
                 yield parameter
+
+
+def _hidden(tokens: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
+    """Tokens (n, t, dim), NaN where they are absent, bool (n, t)."""
+    return tokens if absent is None else tokens.masked_fill(absent[..., None], math.nan)

@@ -1,15 +1,15 @@
-"""Subnetworks: the same model with different units left out, to see how far its predictions depend on them."""
+"""Subnetworks: one member of a model with some units left out, to see how far its predictions depend on either."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import nn
 
-__all__ = ["SubnetworkDropout", "subnetwork"]
+__all__ = ["SubnetworkDropout", "computing_members", "subnetwork"]
 
 #: Number of the subnetwork that computes in this thread; ``None`` is the whole network.
 _number: ContextVar[int | None] = ContextVar("subnetwork", default=None)
@@ -43,9 +43,25 @@ class SubnetworkDropout(nn.Dropout):
         return x * (kept / (1 - self.p)).to(x)
 
 
+def computing_members(n: int) -> Sequence[int]:
+    """Which of n members compute: all, or inside :func:`subnetwork` the one that it is a part of.
+
+    Examples
+    --------
+    >>> with subnetwork(5):
+    ...     inside = computing_members(3)
+    >>> list(computing_members(3)), inside
+    ([0, 1, 2], (2,))
+    """
+    number = _number.get()
+    return range(n) if number is None else (number % n,)
+
+
 @contextmanager
 def subnetwork(number: int) -> Iterator[None]:
     """Compute with one of the subnetworks of every model inside the ``with`` block, in this thread.
+
+    Of a model with several members, subnetworks take turns in being a part of the first, the second, and so on.
 
     Parameters
     ----------

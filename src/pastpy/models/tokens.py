@@ -17,19 +17,26 @@ def join_tokens(
     image_tokens: torch.Tensor | None,
     expression_tokens: torch.Tensor | None,
     has_expression: torch.Tensor | None = None,
+    *,
+    members: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Tokens of both modalities side by side, and which of them are padding."""
+    """Tokens of both modalities side by side, member by member, and which of them are padding.
+
+    Examples
+    --------
+    >>> image, expression = torch.tensor([[[1.0], [3.0]]]), torch.tensor([[[2.0], [4.0]]])
+    >>> join_tokens(image, expression, members=2)[0].ravel().tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
     if image_tokens is None or expression_tokens is None:
         only = expression_tokens if image_tokens is None else image_tokens
         if only is None:
             raise ValueError("a prediction needs image tokens, expression tokens, or both; got neither")
         return split_absent(only)
-    tokens, padding = split_absent(torch.cat([image_tokens, expression_tokens], dim=1))
-    if has_expression is None:
-        return tokens, padding
-    hidden = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    hidden[:, image_tokens.shape[1] :] = ~has_expression[:, None]
-    return tokens, hidden if padding is None else hidden | padding
+    if has_expression is not None:
+        expression_tokens = expression_tokens.masked_fill(~has_expression[:, None, None], float("nan"))
+    sides = [tokens.unflatten(1, (members, -1)) for tokens in (image_tokens, expression_tokens)]
+    return split_absent(torch.cat(sides, dim=2).flatten(1, 2))
 
 
 def split_absent(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -29,7 +29,7 @@ MAX_OBSM_GENES = 500
 #: Two-sided level of the predictive interval.
 INTERVAL = 0.9
 #: Subnetworks whose predictions say how far the model itself is unsure.
-SUBNETWORKS = 8
+SUBNETWORKS = 9
 #: Rows whose tokens are decoded at once.
 _ROWS = 4096
 
@@ -76,8 +76,8 @@ def impute_expression(
     uncertainty
         Also store the predictive standard deviation and a central 90 % interval, for one unit of the depth in
         ``uns["past"]["impute_expression"]["depth"]``. They hold the counting noise and overdispersion of the training
-        spots, and how far eight subnetworks of the model (fixed dropout masks) disagree; not the error that all of them
-        share on other tissue.
+        spots, and how far nine subnetworks of the model (of its members in turn, with fixed dropout masks) disagree;
+        not the error that all of them share on other tissue.
     target_sum
         Depth to which the prediction is scaled.
     table_added

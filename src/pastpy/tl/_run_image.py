@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 class PastHead:
     """A head that holds a model of pastpy's; subclasses say what they make of the cells' image tokens."""
 
+    #: Whether these are the tokens of the joint space alone.
+    joint_only: ClassVar[bool] = False
     model: PAST
     #: Features of the tissue that the model was trained on, if its card has them.
     familiar: FamiliarTissue | None = field(init=False)
@@ -48,7 +50,8 @@ class PastHead:
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of pooled tokens of all passes, float32 (n, regions, channels)."""
         distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
-        return {**self.outputs(lambda: self.model.image_tokens(pooled, self.slide), units), **distance}
+        tokens = partial(self.model.image_tokens, pooled, self.slide, joint_only=self.joint_only)
+        return {**self.outputs(tokens, units), **distance}
 
     def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of what ``tokens()`` gives: image tokens, float32 (n, n_image_tokens, dim)."""

@@ -128,10 +128,11 @@ def _variants(model: PAST, section: Section, generator: torch.Generator) -> tupl
     cells = np.bincount(section.spot, minlength=section.counts.shape[0])
     on_image = np.isfinite(section.spot_pooled[:, model.image_regions]).all(axis=(1, 2))
     usable = np.flatnonzero((cells >= MIN_CELLS) & on_image)
-    images = [model.image_tokens(torch.from_numpy(section.spot_pooled[usable])).flatten(1)]
+    images = [model.image_tokens(torch.from_numpy(section.spot_pooled[usable]), joint_only=True).flatten(1)]
     spot = torch.from_numpy(section.spot)
     for pooled in section.pooled:
-        tokens = torch.cat([model.image_tokens(part).flatten(1) for part in torch.from_numpy(pooled).split(4096)])
+        parts = torch.from_numpy(pooled).split(4096)
+        tokens = torch.cat([model.image_tokens(part, joint_only=True).flatten(1) for part in parts])
         images.append(spot_mean(tokens, spot, len(cells))[usable])
     counts = torch.from_numpy(aligned_counts(section.counts, section.genes, model.gene_names)[usable])
     summary = model.config.expression_tokens

@@ -53,13 +53,15 @@ def predicted_share(model: PAST, section: Section, *, order: np.ndarray | None =
         Permutation of the cells' images, for the shuffled control.
     """
     import torch
+    from scipy.sparse import csr_matrix
 
     pooled = section.pooled[0] if order is None else section.pooled[0][order]
     total = np.zeros((section.counts.shape[0], len(model.gene_names)))
     with torch.inference_mode():
         for rows in np.array_split(np.arange(len(pooled)), max(1, len(pooled) // 512)):
             share = model.predict_expression(model.image_tokens(torch.from_numpy(pooled[rows]))).numpy()
-            np.add.at(total, section.spot[rows], share)
+            under = (np.ones(len(rows)), (section.spot[rows], np.arange(len(rows))))
+            total += csr_matrix(under, shape=(len(total), len(rows))) @ share
     n = np.bincount(section.spot, minlength=len(total))[:, None]
     return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 

@@ -65,6 +65,9 @@ class TrainConfig:
         leaves it out, and it needs ``single_cells``), and ``joint`` for a model whose joint embedding is learnt.
     contrastive
         Which contrastive loss: ``"info_nce"``, ``"soft_target_clip"``, or ``"siglip"`` for a model with ``logit_bias``.
+    linear_penalty, linear_simulated
+        Of a model with a linear readout: penalty of its ridge regression, beside a mean square of standardised features
+        of one, and weight of simulated cells, all together, beside that of all spots.
     spot_technology, cell_technology
         What a model with ``technologies`` is told of spots and of single cells.
     seed
@@ -100,6 +103,8 @@ class TrainConfig:
         }
     )  # fmt: skip
     contrastive: Contrastive = "info_nce"
+    linear_penalty: float = 3.0
+    linear_simulated: float = 0.3
     spot_technology: str = "st"
     cell_technology: str = "xenium"
     seed: int = 0
@@ -108,6 +113,11 @@ class TrainConfig:
         for name in ("outline_dropout", "outline_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share, from 0 to 1; got {getattr(self, name)}")
+        if self.linear_penalty <= 0 or self.linear_simulated < 0:
+            raise ValueError(
+                f"linear_penalty must be positive and linear_simulated 0 or more; got {self.linear_penalty} and "
+                f"{self.linear_simulated}"
+            )
         if self.contrastive not in get_args(Contrastive):
             raise ValueError(f"contrastive={self.contrastive!r} is unknown; use one of {list(get_args(Contrastive))}")
 

@@ -17,7 +17,7 @@ _ROUNDS = 4
 
 
 def set_levels(model: PAST, train: list[Section]) -> None:
-    """Shift the decoder's baseline until every gene's predicted total over the training spots is the counted one.
+    """Shift the decoders' baselines until every gene's predicted total over the training spots is the counted one.
 
     The loss on log profiles looks for a mean of logarithms, and the likelihood lets a background explain part of the
     counts; both leave the level of single genes' shares too low or too high, which correlations do not see, but counts
@@ -26,7 +26,7 @@ def set_levels(model: PAST, train: list[Section]) -> None:
     Parameters
     ----------
     model
-        The trained model; its decoder's bias is changed.
+        The trained model; its decoders' and its linear readout's biases are changed.
     train
         Training sections; the original view is used.
     """
@@ -46,4 +46,7 @@ def set_levels(model: PAST, train: list[Section]) -> None:
         # half a count keeps genes that were never counted finite
         shift = np.log((counted + 0.5) / (expected + 0.5))
         with torch.no_grad():
-            model.decoder.bias.add_(torch.from_numpy(shift).to(model.decoder.bias))
+            for member in model.members:
+                member.decoder.bias.add_(torch.from_numpy(shift).to(member.decoder.bias))
+            if model.linear is not None:
+                model.linear.bias.add_(torch.from_numpy(shift).to(model.linear.bias))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pastpy._settings import show_progress
 from pastpy.train.config import TrainConfig
 from pastpy.train.data import MIN_CELLS
 
@@ -33,8 +33,12 @@ def fit(
 ) -> PAST:
     """Train a model and write it, with its card, into a folder.
 
-    The image backbone keeps its ImageNet weights; everything behind it is trained. A spot's counts are the sum of its
-    cells' predictions and a learnt background, under a negative-binomial likelihood.
+    The image backbone keeps its ImageNet weights; everything behind it is trained, each of its members on its own. A
+    spot's counts are the sum of its cells' predictions and a learnt background, under a negative-binomial likelihood.
+    A linear readout is fitted afterwards.
+
+    A run that was stopped goes on with the member that it was at, if it is started again with the same configuration,
+    data and folder.
 
     Parameters
     ----------
@@ -73,6 +77,8 @@ def fit(
     from pastpy.train.coexpression import coexpression
     from pastpy.train.data import prepare_section, read_cells
     from pastpy.train.level import set_levels
+    from pastpy.train.linear import fit_linear
+    from pastpy.train.members import drop_finished, train_members
     from pastpy.train.simulated import simulated_cells
     from pastpy.train.slides import relative_to_slides
 
@@ -82,7 +88,6 @@ def fit(
     if not folder.is_dir():
         raise FileNotFoundError(f"no training data at {str(folder)!r}; pass data= or set PASTPY_SHARED_DATA")
     torch.manual_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
     backbone = _untrained(config, ["none"])
     train, validation = (
         [prepare_section(n, folder, config, backbone, views_of(n, config.views, config.seed)) for n in names]
@@ -100,11 +105,14 @@ def fit(
     if simulated is not None and single_cells is not None and config.weights.get("coexpression"):
         others = coexpression(train, single_cells, simulated.genes, model.gene_names)
     batches = Batches(model, config, train, single_cells, simulated, others)
-    history = _optimise(model, config, batches, train, rng, progress)
+    history = train_members(model, config, batches, train, Path(out), progress)
+    if model.linear is not None:
+        fit_linear(model, config, train, simulated, others)
     set_levels(model, train)
     align(model, train, config.seed)
     model.card = make_card(model, config, train, validation, history, tissue, others)
     model.save(out)
+    drop_finished(Path(out))
     return model
 
 
@@ -165,11 +173,13 @@ def _initialise(model: PAST, train: list[Section], simulated: SimulatedCells | N
     with torch.no_grad():
         model.feature_mean.copy_(torch.from_numpy(np.nanmean(pooled, axis=0)))
         model.feature_std.copy_(torch.from_numpy(np.nanstd(pooled, axis=0) + LEAST_STD))
-        model.decoder.bias.copy_(torch.from_numpy(np.log(share)))
         model.background.copy_(torch.from_numpy(np.log(share)))
         model.log_theta.copy_(torch.from_numpy(-np.log(np.clip(excess, 0.02, 10))))
-        if model.config.rank:
-            model.decoder.loadings.copy_(torch.from_numpy(_programs(train, model)))
+        programs = torch.from_numpy(_programs(train, model)) if model.config.rank else None
+        for member in model.members:
+            member.decoder.bias.copy_(torch.from_numpy(np.log(share)))
+            if programs is not None:
+                member.decoder.loadings.copy_(programs)
 
 
 def _programs(train: list[Section], model: PAST) -> np.ndarray:
@@ -182,61 +192,6 @@ def _programs(train: list[Section], model: PAST) -> np.ndarray:
     out = np.zeros((len(model.gene_names), model.config.rank), dtype=np.float32)
     out[:, :rank] = components[:rank].T * spread[:rank] / np.sqrt(len(scores))
     return out
-
-
-def _optimise(
-    model: PAST,
-    config: TrainConfig,
-    batches: Batches,
-    train: list[Section],
-    rng: np.random.Generator,
-    progress: bool,
-) -> list[dict[str, float]]:
-    """AdamW with a one-cycle schedule to its end; no other data decide when to stop. Returns the losses by epoch."""
-    import torch
-    from lightning_fabric import Fabric
-    from tqdm.auto import tqdm
-
-    from pastpy.train.card import variable_genes
-    from pastpy.train.objective import Objective
-
-    fabric = Fabric(accelerator="auto", devices=1)
-    model.image_encoder.requires_grad_(False)
-    by_gene = model.decoder.gene_weights
-    rest = [p for p in model.trained_parameters() if p is not by_gene]
-    groups: list[dict[str, Any]] = [
-        {"params": [by_gene], "weight_decay": config.readout_decay},
-        {"params": rest},
-    ]
-    optimizer = torch.optim.AdamW(
-        groups,
-        lr=config.learning_rate, weight_decay=config.weight_decay,
-    )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.epochs * len(batches)
-    )
-    variable = torch.from_numpy(model.columns_of(variable_genes(train, model.gene_names)))
-    objective, optimizer = fabric.setup(Objective(model, config, variable), optimizer)
-    generator = torch.Generator().manual_seed(config.seed)
-    history: list[dict[str, float]] = []
-    bar = tqdm(range(config.epochs), desc="training", unit="epoch", disable=not show_progress(progress))
-    for epoch in bar:
-        objective.train()
-        seen: dict[str, list[float]] = {}
-        for batch in batches.epoch(rng):
-            losses = objective(batch, generator)
-            optimizer.zero_grad()
-            fabric.backward(losses["total"])
-            fabric.clip_gradients(objective, optimizer, max_norm=5.0)
-            optimizer.step()
-            schedule.step()
-            for name, value in losses.items():
-                seen.setdefault(name, []).append(value.item())
-        means = {name: float(np.mean(values)) for name, values in seen.items()}
-        history.append({"epoch": epoch, **means})
-        bar.set_postfix(loss=f"{means['total']:.4f}")
-    model.eval()
-    return history
 
 
 def on_one_level(sections: list[np.ndarray]) -> list[np.ndarray]:
@@ -267,9 +222,9 @@ class Batches:
         self.mean, self.std = model.feature_mean.cpu().numpy(), model.feature_std.cpu().numpy()
         self.counts = [aligned_counts(s.counts, s.genes, model.gene_names) for s in train]
         self.log_counts = on_one_level([log_counts(s, model.gene_names).astype(np.float32) for s in train])
-        self.members = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
+        self.cells_of = [[np.flatnonzero(s.spot == i) for i in range(s.counts.shape[0])] for s in train]
         self.spots = [
-            (a, i) for a, spots in enumerate(self.members) for i, m in enumerate(spots) if len(m) >= MIN_CELLS
+            (a, i) for a, spots in enumerate(self.cells_of) for i, m in enumerate(spots) if len(m) >= MIN_CELLS
         ]
         self.cells = self.known = None
         if single_cells is not None:
@@ -280,6 +235,20 @@ class Batches:
         self.simulated = None
         if simulated is not None:
             self.simulated = SimulatedDraws(model, simulated, config.batch_simulated, self.outlines, others)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that batches are drawn from."""
+        from pastpy.engine import array_fingerprint
+
+        arrays = [*self.counts, *self.log_counts, *(s.spot for s in self.train), *(s.pooled for s in self.train)]
+        if self.cells is not None:
+            arrays.append(self.cells)
+        if self.simulated is not None:
+            drawn = self.simulated
+            arrays += [drawn.cells.pooled, drawn.cells.expected, drawn.starts]
+            arrays += [] if drawn.others is None else [drawn.others.weights]
+        return array_fingerprint(*arrays)
 
     def __len__(self) -> int:
         return max(1, len(self.spots) // self.config.batch_spots)
@@ -312,7 +281,7 @@ class Batches:
         pooled, owner = [], []
         style, hidden = self._style(rng), self.outlines.hide(len(self.train), rng)
         for position, (a, i) in enumerate(spots):
-            members = self.members[a][i]
+            members = self.cells_of[a][i]
             drawn = rng.choice(members, min(len(members), self.config.cells_per_spot), replace=False)
             tokens = self.train[a].pooled[rng.integers(len(self.train[a].pooled)), drawn]
             tokens = tokens if style is None else style[0][a] * tokens + style[1][a]

@@ -95,7 +95,7 @@ class Objective(nn.Module):
     Parameters
     ----------
     model
-        The model to train.
+        The model to train, of one member.
     config
         Weight of each loss, the contrastive loss, and what the model is told of technologies.
     variable
@@ -104,13 +104,15 @@ class Objective(nn.Module):
     Raises
     ------
     ValueError
-        If the model has a joint embedding to learn, and no weight is given for it.
+        If the model has several members or a linear readout, or a joint embedding to learn and no weight for it.
     """
 
     variable: torch.Tensor
 
     def __init__(self, model: PAST, config: TrainConfig, variable: torch.Tensor) -> None:
         super().__init__()
+        if len(model.members) > 1 or model.linear is not None:
+            raise ValueError("members are trained one at a time, without a linear readout: pastpy.train.fit does so")
         if model.joint is not None and "joint" not in config.weights:
             raise ValueError(f"joint='attention' is learnt: give 'joint' a weight, got weights={config.weights}")
         self.model, self.config = model, config
@@ -180,7 +182,9 @@ class Objective(nn.Module):
         profile = model.log_profile(*split_absent(model.image_tokens(batch.pooled)))
 
         def loss(genes: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-            return correlation_loss(torch.log1p(_keys.TARGET_SUM * profile[:, genes].exp()), expected, batch.donor)
+            return correlation_loss(
+                torch.log1p(_keys.TARGET_SUM * profile.index_select(1, genes).exp()), expected, batch.donor
+            )
 
         losses = {"simulated": loss(batch.genes, batch.expected)}
         if batch.others is not None and batch.other_genes is not None:
@@ -205,10 +209,10 @@ class Objective(nn.Module):
 
 
 def expression_tokens(model: PAST, counts: torch.Tensor, technology: str | None = None) -> torch.Tensor:
-    """Expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes), of one technology."""
+    """The first member's expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes)."""
     genes, values = pad_rows(csr_matrix(counts.numpy()), torch.arange(counts.shape[1]).numpy())
-    told = None if technology is None else model.cell_encoder.technology_index([technology] * len(counts))
-    return model.cell_encoder(genes, values, told)
+    told = None if technology is None else model.technology_index([technology] * len(counts))
+    return model.members[0].cell_encoder(genes, values, told)
 
 
 def thinned(counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
