@@ -31,13 +31,6 @@ def make(members: int = 3, **entries) -> PAST:
     return model.eval()
 
 
-def one_of(model: PAST, i: int) -> PAST:
-    """The model with one of its members alone."""
-    alone = deepcopy(model)
-    alone.members = alone.members[i : i + 1]
-    return alone
-
-
 @pytest.fixture
 def pooled() -> torch.Tensor:
     return torch.randn(6, 3, 40, generator=torch.Generator().manual_seed(1))
@@ -59,7 +52,7 @@ def told(model: PAST, pooled: torch.Tensor | None, counts: csr_matrix | None) ->
 def test_log_rates_are_the_mean_of_the_members(pooled, counts, modality):
     model = make()
     given = (None if modality == "expression" else pooled, None if modality == "image" else counts)
-    members = torch.stack([told(one_of(model, i), *given) for i in range(3)])
+    members = torch.stack([told(model.alone(i), *given) for i in range(3)])
     assert (members[0] - members[1]).abs().nan_to_num().max() > 0.01
     expected = members.log().mean(dim=0).softmax(dim=1)
     torch.testing.assert_close(told(model, *given), expected, equal_nan=True)
@@ -70,7 +63,7 @@ def test_log_rates_are_the_mean_of_the_members(pooled, counts, modality):
 def test_zero_inflation_is_averaged_too(pooled):
     model = make(zero_inflation=True)
     tokens = model.image_tokens(pooled)
-    alone = [one_of(model, i) for i in range(3)]
+    alone = [model.alone(i) for i in range(3)]
     expected = torch.stack([m.zero_logits(m.image_tokens(pooled)) for m in alone]).mean(dim=0)
     torch.testing.assert_close(model.zero_logits(tokens), expected)
 
@@ -86,19 +79,31 @@ def test_a_region_that_is_missing_is_missing_to_every_member(pooled):
     assert share[1].isnan().all() and share[[0, 2]].isfinite().all()
 
 
-def test_the_joint_space_is_that_of_the_first(pooled, counts):
-    model = make()
-    first = one_of(model, 0)
-    crops = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+def test_the_joint_space_is_made_from_the_tokens_of_all(pooled, counts):
+    model = make(linear_share=0.3)
+    columns = model.columns_of(GENES)
     with torch.inference_mode():
-        torch.testing.assert_close(model.embed_image(crops), first.embed_image(crops))
-        both = [
-            m.embed_joint(m.image_tokens(pooled), m.encode_counts(counts, m.columns_of(GENES))) for m in (model, first)
-        ]
-        torch.testing.assert_close(
-            model.embed_expression(counts, GENES), first.embed_expression(counts, GENES), equal_nan=True
+        image = sum(m.image_projection(m.image_tokens(pooled).flatten(1)) for m in map(model.alone, range(3)))
+        image = image - 2 * model.image_projection.bias - model.image_centre
+        torch.testing.assert_close(model.project_image(model.image_tokens(pooled)), image)
+        rows = [0, 2, 3]
+        cell = sum(
+            m.cell_projection(m.encode_counts(counts, columns)[rows].flatten(1)) for m in map(model.alone, range(3))
         )
-    torch.testing.assert_close(*both)
+        cell = cell - 2 * model.cell_projection.bias - model.expression_centre
+        found = model.embed_expression(counts, GENES)
+    torch.testing.assert_close(found[rows], torch.nn.functional.normalize(cell, dim=1))
+    assert found[1].isnan().all()
+
+
+def test_a_member_alone_is_trained_in_place_and_starts_as_it_would_by_itself():
+    torch.manual_seed(0)
+    model = PAST(make(2, linear_share=0.3).config, ModelCard(pd.DataFrame({"gene": GENES}), {}))
+    first, second = model.alone(0), model.alone(1)
+    assert second.members[0] is model.members[1] and second.linear is None
+    assert second.image_encoder is not model.image_encoder
+    torch.testing.assert_close(first.image_projection.weight, second.image_projection.weight)
+    assert first.image_projection.in_features == first.member_tokens * 16
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -107,9 +112,9 @@ def test_subnetworks_are_parts_of_the_members_in_turn(pooled, counts, number, mo
     model = make(dropout=0.4)
     given = (None if modality == "expression" else pooled, None if modality == "image" else counts)
     with subnetwork(number):
-        found, expected = told(model, *given), told(one_of(model, number % 3), *given)
+        found, expected = told(model, *given), told(model.alone(number % 3), *given)
     torch.testing.assert_close(found, expected, equal_nan=True)
-    assert (found - told(one_of(model, number % 3), *given)).abs().nan_to_num().max() > 1e-4, "nothing was dropped"
+    assert (found - told(model.alone(number % 3), *given)).abs().nan_to_num().max() > 1e-4, "nothing was dropped"
 
 
 def test_a_model_with_members_is_saved_and_loaded(pooled, tmp_path):
@@ -153,16 +158,10 @@ def test_members_readout_outlines_and_counts_together(counts, number):
     assert (alone - of_networks.exp()).abs().max() > 1e-3
 
 
-def test_tokens_of_the_joint_space_are_the_first_members(pooled, counts):
+def test_tokens_of_some_members_alone_are_refused(pooled):
     model = make(linear_share=0.3)
-    torch.testing.assert_close(
-        model.image_tokens(pooled, joint_only=True), one_of(model, 0).image_tokens(pooled)[:, :4]
-    )
-    columns = model.columns_of(GENES)
-    first = model.encode_counts(counts, columns, joint_only=True)
-    torch.testing.assert_close(first, model.encode_counts(counts, columns)[:, : first.shape[1]], equal_nan=True)
     with pytest.raises(ValueError, match="model 'tiny' has 13 image tokens a cell, got 4"):
-        model.predict_expression(model.image_tokens(pooled, joint_only=True))
+        model.predict_expression(model.image_tokens(pooled)[:, :4])
 
 
 def test_members_and_readout_work_under_autocast(pooled):

@@ -150,7 +150,8 @@ class PASTConfig:
     dropout
         Dropout in the heads.
     members
-        How often all that lies behind the image encoder is there; predictions are the members' mean.
+        How often all that lies behind the image encoder is there; predictions are the members' mean, and embeddings
+        are made from the tokens of all.
     linear_share
         Share of a linear readout in the log rates that are predicted of cells without counts, from 0, which leaves it
         out, to below 1.

@@ -67,7 +67,8 @@ class ImagePath(nn.Module):
             pooled.append(self.get_buffer(f"weights_{each.name}") @ grid)
         standardised = model.usual.standardise(torch.cat(pooled, dim=1))
         known = self.get_buffer("known")
-        tokens = model.members[0].image_tokens(standardised * known[: standardised.shape[1]]) * known
+        standardised = standardised * known[: standardised.shape[1]]
+        tokens = torch.cat([member.image_tokens(standardised) * known for member in model.members], dim=1)
         return F.normalize(model.image_projection(tokens.flatten(1)) - model.image_centre, dim=1)
 
 

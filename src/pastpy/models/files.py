@@ -112,7 +112,7 @@ def _read_weights(folder: Path, model: PAST) -> dict[str, torch.Tensor]:
     if wrong:
         raise ValueError(
             f"{folder / WEIGHTS} does not fit {folder / CONFIG}: {len(wrong)} entries are missing, unexpected or of "
-            f"another shape, first {wrong[:3]}; the files come from different models"
+            f"another shape, first {wrong[:3]}; the files come from different models, or from another version of pastpy"
         )
     return weights
 

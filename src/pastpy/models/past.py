@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ class PAST(nn.Module):
     An image encoder gives tokens, pooled under and around each cell; an expression encoder summarises measured genes;
     both are projected to one space, and a decoder in which gene queries attend to the tokens predicts counts. All that
     lies behind the image encoder can be there several times, as ``members``: log rates of genes are then their mean,
-    and the joint space is that of the first. Where a cell has no counts, a linear readout of its image can have a share
-    in these rates.
+    and the joint space is made from the tokens of all. Where a cell has no counts, a linear readout of its image can
+    have a share in these rates.
 
     Parameters
     ----------
@@ -115,8 +116,9 @@ class PAST(nn.Module):
         self.linear = LinearReadout(n_regions * channels, n_genes, programs=dim) if config.linear_share else None
         #: Tokens that each member makes of a cell's image: one a region, then the summary's.
         self.member_tokens = n_regions + config.summary_tokens
-        self.image_projection = nn.Linear(self.member_tokens * dim, config.embedding_dim)
-        self.cell_projection = nn.Linear(config.expression_tokens * dim, config.embedding_dim)
+        # each member's part begins the same, as it would in a model of this member alone
+        self.image_projection = _widened(nn.Linear(self.member_tokens * dim, config.embedding_dim), config.members)
+        self.cell_projection = _widened(nn.Linear(config.expression_tokens * dim, config.embedding_dim), config.members)
         self.register_buffer("image_centre", torch.zeros(config.embedding_dim))
         self.register_buffer("expression_centre", torch.zeros(config.embedding_dim))
         self.logit_scale = nn.Parameter(torch.tensor(2.0))
@@ -183,9 +185,7 @@ class PAST(nn.Module):
         """Where the parameters are."""
         return self.log_theta.device
 
-    def image_tokens(
-        self, pooled: torch.Tensor, slide: SlideStatistics | None = None, *, joint_only: bool = False
-    ) -> torch.Tensor:
+    def image_tokens(self, pooled: torch.Tensor, slide: SlideStatistics | None = None) -> torch.Tensor:
         """Pooled backbone tokens, float32 (n, regions, channels), as model tokens, (n, n_image_tokens, dim).
 
         Of each member one a region, then those of the summary; programs of the linear readout, where there is one,
@@ -200,15 +200,11 @@ class PAST(nn.Module):
         slide
             Statistics of the slide that the cells are on, from :meth:`slide_statistics`; those of the training slides
             by default.
-        joint_only
-            Make those alone of which the joint space is made, the first member's: (n, member_tokens, dim).
         """
         standardised, absent = split_absent((slide or self.usual).standardise(pooled))
         nowhere = None if absent is None else absent.all(dim=1, keepdim=True)
         if absent is not None and nowhere is not None:
             absent = torch.cat([absent, nowhere.expand(-1, self.config.summary_tokens)], dim=1)
-        if joint_only:
-            return _hidden(self.members[0].image_tokens(standardised), absent)
         shape = (len(pooled), self.member_tokens, self.config.dim)
         computing = computing_members(len(self.members))
         out = [
@@ -271,12 +267,12 @@ class PAST(nn.Module):
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Image tokens (n, n_image_tokens, dim) in the joint space, centred, not yet normalised."""
-        own, _ = split_absent(tokens[:, : self.member_tokens])
-        return self.image_projection(own.flatten(1)) - self.image_centre
+        of_members, _ = split_absent(self.split_programs(tokens)[0])
+        return self.image_projection(of_members.flatten(1)) - self.image_centre
 
     def project_expression(self, tokens: torch.Tensor) -> torch.Tensor:
         """Expression tokens (n, t, dim) in the joint space, centred, not yet normalised."""
-        summary, _ = split_absent(tokens[:, : self.config.expression_tokens])
+        summary, _ = split_absent(tokens[:, : len(self.members) * self.config.expression_tokens])
         return self.cell_projection(summary.flatten(1)) - self.expression_centre
 
     def embed_joint(
@@ -368,20 +364,14 @@ class PAST(nn.Module):
         -------
         float32 (n, embedding_dim), L2-normalised.
         """
-        tokens = self.image_tokens(self.pool_crops(pixels), joint_only=True)
-        return F.normalize(self.project_image(tokens), dim=1)
+        return F.normalize(self.project_image(self.image_tokens(self.pool_crops(pixels))), dim=1)
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
         """Backbone tokens pooled around the middle of normalised crops, float32 (n, regions, channels)."""
         return pool_crops(self.image_encoder, pixels.to(self.device), self.passes)
 
     def encode_counts(
-        self,
-        counts: csr_matrix,
-        columns: np.ndarray,
-        technology: torch.Tensor | None = None,
-        *,
-        joint_only: bool = False,
+        self, counts: csr_matrix, columns: np.ndarray, technology: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Expression tokens of cells, (n, t, dim), as many of each member; NaN where a cell has no known gene's count.
 
@@ -395,15 +385,12 @@ class PAST(nn.Module):
             int64 (g,), position of each column's gene in the vocabulary, −1 where unknown.
         technology
             int64 (n,) from :meth:`technology_index`.
-        joint_only
-            Make those alone of which the joint space is made, the first member's.
         """
         genes, values = pad_rows(counts, columns)
         lengths = (genes >= 0).sum(dim=1)
         n_tokens = self.config.expression_tokens + (genes.shape[1] if self.config.gene_tokens else 0)
-        members = self.members[:1] if joint_only else self.members
-        computing = range(1) if joint_only else computing_members(len(members))
-        out = torch.full((len(genes), len(members), n_tokens, self.config.dim), math.nan, device=self.device)
+        shape = (len(genes), len(self.members), n_tokens, self.config.dim)
+        out = torch.full(shape, math.nan, device=self.device)
         for rows in length_groups(lengths):
             rows = rows[lengths[rows] > 0]
             if not len(rows):
@@ -411,8 +398,8 @@ class PAST(nn.Module):
             longest = int(lengths[rows].max())
             told = None if technology is None else technology[rows.to(technology.device)].to(self.device)
             part = (genes[rows, :longest].to(self.device), values[rows, :longest].to(self.device), told)
-            for i in computing:
-                tokens = members[i].cell_encoder(*part)
+            for i in computing_members(len(self.members)):
+                tokens = self.members[i].cell_encoder(*part)
                 out[rows.to(self.device), i, : tokens.shape[1]] = tokens.to(out.dtype)
         return out.flatten(1, 2)
 
@@ -451,13 +438,25 @@ class PAST(nn.Module):
         known = torch.from_numpy(known_depth(counts, columns) > 0)
         for rows in known.nonzero().ravel().split(DECODE_ROWS):
             told = None if technology is None else technology[rows]
-            tokens = self.encode_counts(counts[rows.numpy()], columns, told, joint_only=True)
+            tokens = self.encode_counts(counts[rows.numpy()], columns, told)
             out[rows.to(out.device)] = F.normalize(self.project_expression(tokens), dim=1)
         return out
 
     def technology_index(self, names: Sequence[str]) -> torch.Tensor:
         """Positions of technologies, int64 (n,); 0 for those that the model was not trained with."""
         return self.members[0].cell_encoder.technology_index(names)
+
+    def alone(self, i: int) -> PAST:
+        """A model of one member, without linear readout, to train it: the member itself, and copies of all else."""
+        alone = copy.deepcopy(self)
+        alone.members, alone.linear = self.members[i : i + 1], None
+        n = len(self.members)
+        for name in ("image_projection", "cell_projection"):
+            whole = getattr(self, name)
+            part = nn.Linear(whole.in_features // n, whole.out_features)
+            part.load_state_dict({"weight": whole.weight.detach().chunk(n, dim=1)[i], "bias": whole.bias.detach()})
+            setattr(alone, name, part)
+        return alone
 
     def columns_of(self, genes: Sequence[str]) -> np.ndarray:
         """Position of each gene in the vocabulary, int64 (g,); −1 where the model does not know it."""
@@ -538,3 +537,12 @@ class PAST(nn.Module):
 def _hidden(tokens: torch.Tensor, absent: torch.Tensor | None) -> torch.Tensor:
     """Tokens (n, t, dim), NaN where they are absent, bool (n, t)."""
     return tokens if absent is None else tokens.masked_fill(absent[..., None], math.nan)
+
+
+def _widened(layer: nn.Linear, n: int) -> nn.Linear:
+    """A layer that takes n times as many features, with the same weights for each part."""
+    if n == 1:
+        return layer
+    wide = nn.utils.skip_init(nn.Linear, layer.in_features * n, layer.out_features)
+    wide.load_state_dict({"weight": layer.weight.detach().repeat(1, n), "bias": layer.bias.detach()})
+    return wide

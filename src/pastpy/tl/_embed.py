@@ -225,8 +225,6 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
 class _ImageEmbedding(_run_image.PastHead):
     """Image tokens in the joint space."""
 
-    joint_only = True
-
     def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> dict[str, torch.Tensor]:
         """L2-normalised embeddings."""
         from torch.nn import functional as F

@@ -77,7 +77,7 @@ def impute_expression(
         Also store the predictive standard deviation and a central 90 % interval, for one unit of the depth in
         ``uns["past"]["impute_expression"]["depth"]``. They hold the counting noise and overdispersion of the training
         spots, and how far nine subnetworks of the model (of its members in turn, with fixed dropout masks) disagree;
-        not the error that all of them share on other tissue.
+        not the error that all of them share on other tissue, nor how far a linear readout is from them.
     target_sum
         Depth to which the prediction is scaled.
     table_added

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -36,8 +36,6 @@ Rows = TypeVar("Rows", np.ndarray, "torch.Tensor")
 class PastHead:
     """A head that holds a model of pastpy's; subclasses say what they make of the cells' image tokens."""
 
-    #: Whether these are the tokens of the joint space alone.
-    joint_only: ClassVar[bool] = False
     model: PAST
     #: Features of the tissue that the model was trained on, if its card has them.
     familiar: FamiliarTissue | None = field(init=False)
@@ -50,8 +48,7 @@ class PastHead:
     def __call__(self, pooled: torch.Tensor, units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of pooled tokens of all passes, float32 (n, regions, channels)."""
         distance = {} if self.familiar is None else {DISTANCE: self.familiar.distance(pooled)}
-        tokens = partial(self.model.image_tokens, pooled, self.slide, joint_only=self.joint_only)
-        return {**self.outputs(tokens, units), **distance}
+        return {**self.outputs(lambda: self.model.image_tokens(pooled, self.slide), units), **distance}
 
     def outputs(self, tokens: Callable[[], torch.Tensor], units: np.ndarray) -> Mapping[str, torch.Tensor]:
         """Named outputs of what ``tokens()`` gives: image tokens, float32 (n, n_image_tokens, dim)."""

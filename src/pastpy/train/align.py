@@ -38,9 +38,9 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
     """Set a model's projections, in closed form, from the pairs of all training spots.
 
     Each spot is seen in several variants: by its own outline and by its cells in every view, with all of its counts and
-    thinned to other depths and panels. See :func:`nuisance_cca`. Of the image, the regions of the first pass are used:
-    what lies farther around is nearly the same for all cells of a section, and shifts with it. Outlines are left out,
-    which a spot does not have.
+    thinned to other depths and panels. See :func:`nuisance_cca`. Tokens of all members are used; of the image, those of
+    the regions of the first pass: what lies farther around is nearly the same for all cells of a section, and shifts
+    with it. Outlines are left out, which a spot does not have.
     """
     generator = torch.Generator().manual_seed(seed)
     images, transcriptomes, groups = [], [], []
@@ -50,8 +50,9 @@ def align(model: PAST, train: list[Section], seed: int) -> None:
             images.append(image)
             transcriptomes.append(expression)
             groups.append(torch.full((image.shape[1],), group))
-    near = torch.tensor([region.of_image for region in model.passes[0].regions]).repeat_interleave(model.config.dim)
-    columns = near.nonzero().ravel()
+    near = torch.zeros(model.member_tokens, dtype=torch.bool)
+    near[: len(model.passes[0].regions)] = torch.tensor([region.of_image for region in model.passes[0].regions])
+    columns = near.repeat(len(model.members)).repeat_interleave(model.config.dim).nonzero().ravel()
     of_image, of_expression = nuisance_cca(
         torch.cat(images, dim=1)[..., columns], torch.cat(transcriptomes, dim=1), torch.cat(groups),
         model.config.embedding_dim,
@@ -128,16 +129,20 @@ def _variants(model: PAST, section: Section, generator: torch.Generator) -> tupl
     cells = np.bincount(section.spot, minlength=section.counts.shape[0])
     on_image = np.isfinite(section.spot_pooled[:, model.image_regions]).all(axis=(1, 2))
     usable = np.flatnonzero((cells >= MIN_CELLS) & on_image)
-    images = [model.image_tokens(torch.from_numpy(section.spot_pooled[usable]), joint_only=True).flatten(1)]
+    images = [_flat(model, torch.from_numpy(section.spot_pooled[usable]))]
     spot = torch.from_numpy(section.spot)
     for pooled in section.pooled:
-        parts = torch.from_numpy(pooled).split(4096)
-        tokens = torch.cat([model.image_tokens(part, joint_only=True).flatten(1) for part in parts])
+        tokens = torch.cat([_flat(model, part) for part in torch.from_numpy(pooled).split(4096)])
         images.append(spot_mean(tokens, spot, len(cells))[usable])
     counts = torch.from_numpy(aligned_counts(section.counts, section.genes, model.gene_names)[usable])
-    summary = model.config.expression_tokens
+    summary = len(model.members) * model.config.expression_tokens
     seen = [counts, *(thinned(counts, generator) for _ in range(THINNED))]
     return torch.stack(images), torch.stack([expression_tokens(model, c)[:, :summary].flatten(1) for c in seen])
+
+
+def _flat(model: PAST, pooled: torch.Tensor) -> torch.Tensor:
+    """Image tokens of all members side by side, (n, p)."""
+    return model.split_programs(model.image_tokens(pooled))[0].flatten(1)
 
 
 def _whitening(features: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:

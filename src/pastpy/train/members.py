@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +26,8 @@ __all__ = ["drop_finished", "optimise", "resumable", "train_members"]
 
 #: Folder, in that of the model, of members that are trained while others are not; gone once the model is there.
 FINISHED = ".unfinished"
+#: What a model does not take over from a member's training: what is the member's own, and what is fitted afterwards.
+NOT_SHARED = ("members.", "image_encoder.", "linear.", "image_projection.", "cell_projection.")
 
 
 def train_members(
@@ -58,17 +59,16 @@ def train_members(
 
     n, states, histories = len(model.members), [], []
     for i in range(n):
-        alone = deepcopy(model)
-        alone.members, alone.linear = model.members[i : i + 1], None
+        alone = model.alone(i)
         finished = _Finished(out / FINISHED / f"{i}.safetensors", alone, config, batches)
         history = finished.read(alone)
         if history is None:
             title = "training" if n == 1 else f"training {i + 1} of {n}"
             history = optimise(alone, config, batches, train, config.seed + i, title, progress)
             finished.write(alone, history)
-        states.append({k: v for k, v in alone.state_dict().items() if not k.startswith(("members.", "image_encoder."))})
+        states.append({k: v for k, v in alone.state_dict().items() if not k.startswith(NOT_SHARED)})
         histories.append(history)
-    load_known(model, states[0], but=("members.", "image_encoder.", "linear."))
+    load_known(model, states[0], but=NOT_SHARED)
     with torch.no_grad():
         model.log_theta.copy_(torch.stack([state["log_theta"] for state in states]).mean(dim=0))
     model.eval()

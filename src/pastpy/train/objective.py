@@ -209,10 +209,10 @@ class Objective(nn.Module):
 
 
 def expression_tokens(model: PAST, counts: torch.Tensor, technology: str | None = None) -> torch.Tensor:
-    """The first member's expression tokens, (n, t, dim), of counts over the vocabulary, float32 (n, genes)."""
+    """Expression tokens of all members, (n, t, dim), of counts over the vocabulary, float32 (n, genes)."""
     genes, values = pad_rows(csr_matrix(counts.numpy()), torch.arange(counts.shape[1]).numpy())
     told = None if technology is None else model.technology_index([technology] * len(counts))
-    return model.members[0].cell_encoder(genes, values, told)
+    return torch.cat([member.cell_encoder(genes, values, told) for member in model.members], dim=1)
 
 
 def thinned(counts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
