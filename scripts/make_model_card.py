@@ -74,7 +74,7 @@ does not say that predictions are right.
 
 - One HER2-positive breast tumour, one laboratory's stain and scanner, 0.69 µm/px. Of other tissue, types of nuclei in
   one crop of an ovarian carcinoma are all that was looked at ([evaluation](evaluation.md#another-patient-and-organ)): genes of the Xenium
-  panel, and others of epithelium and connective tissue, are predicted where they belong; of leucocytes' outside the panel, five of eleven.
+  panel, and others of epithelium and connective tissue, are predicted where they belong; of leucocytes' outside the panel, seven of eleven.
 - The sections are neighbours in one block: part of what is scored on a section left out is memory of places in this tumour. Networks on
   the same features fall from 0.39 to 0.26 where that half of the tissue was left out too (half as many spots and a narrower range are
   part of it), and wide surroundings then give nothing ([decisions](decisions.md)).
