@@ -89,8 +89,9 @@ class PAST(nn.Module):
     1
     """
 
-    #: A module list, whose items a type checker does not know.
-    members: list[Member]
+    if TYPE_CHECKING:
+        # a module list, of whose items a type checker knows nothing
+        members: list[Member]
     feature_mean: torch.Tensor
     feature_std: torch.Tensor
     image_centre: torch.Tensor
@@ -309,7 +310,7 @@ class PAST(nn.Module):
         Parameters
         ----------
         tokens
-            float32 (n, t, dim), as many of each member, from :func:`pastpy.models.tokens.join_tokens`.
+            float32 (n, t, dim), as many of each member, from ``pastpy.models.tokens.join_tokens``.
         padding
             bool (n, t), True where a token is not there.
         programs
