@@ -45,6 +45,14 @@ SECTIONS = sorted(CONFIG.train_sections + CONFIG.validation_sections)
 ALPHAS = (2e2, 2e3, 2e4, 2e5)
 
 
+def read_folds(folder: Path, genes_of: str = SECTIONS[0]) -> tuple[dict[str, PAST], list[str]]:
+    """The model that has not seen each section, and the variable genes of one of them that all know."""
+    folds = {name: past.models.load(folder / name) for name in SECTIONS}
+    card = folds[genes_of].card.genes
+    known = set.intersection(*(set(model.gene_names) for model in folds.values()))
+    return folds, [gene for gene in card.loc[card["variable"], "gene"] if gene in known]
+
+
 def slides(data: Path) -> dict[str, SpatialData]:
     """Tissue of other patients, with its nuclei."""
     skin = past.io.read_wsi(data / "svs" / "cmu-1-small-region.svs")
@@ -135,12 +143,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    folds = [past.models.load(arguments.folds / name) for name in SECTIONS]
-    card = folds[0].card.genes
-    known = set.intersection(*(set(model.gene_names) for model in folds))
-    genes = [gene for gene in card.loc[card["variable"], "gene"] if gene in known]
+    by_section, genes = read_folds(arguments.folds)
+    folds = list(by_section.values())
     tissue = slides(arguments.data)
-    r = [on_section_left_out(model, name, genes, arguments.data) for name, model in zip(SECTIONS, folds, strict=True)]
+    r = [on_section_left_out(model, name, genes, arguments.data) for name, model in by_section.items()]
     results = {
         "past-mini": {"section_left_out": round(float(np.mean(r)), 4), **by_models(folds, genes, tissue)},
         **by_ridges(folds[0], genes, tissue, arguments.data),

@@ -23,15 +23,14 @@ from typing import Any
 import networks_simulated
 import numpy as np
 import pandas as pd
-import torch
-from fold_agreement import SECTIONS, agreement, on_spots, slides, windows_of
+from fold_agreement import SECTIONS, agreement, on_spots, read_folds, slides, windows_of
 from other_patient import CONFIG, MARKERS, known_genes
 from other_patient import scores as of_types
 from result_tables import DOCS, fill, table
 from tqdm.auto import tqdm
 
-import pastpy as past
 from pastpy import _keys
+from pastpy.bench._pretrained import predicted_log1p
 from pastpy.models import PAST
 from pastpy.train.augment import View, views_of
 from pastpy.train.coexpression import coexpression
@@ -73,15 +72,6 @@ ROWS = {
 }
 
 
-def by_cells(model: PAST, pooled: np.ndarray, genes: list[str]) -> np.ndarray:
-    """Log expression that a model predicts of a slide's cells, (cells, genes)."""
-    features = torch.from_numpy(pooled)
-    slide = model.slide_statistics(features)
-    with torch.inference_mode():
-        share = [model.predict_expression(model.image_tokens(part, slide)).numpy() for part in features.split(512)]
-    return np.log1p(_keys.TARGET_SUM * np.concatenate(share)[:, model.columns_of(genes)])
-
-
 def fold_rows(
     left_out: str, model: PAST, data: Path, slide: dict[str, np.ndarray], genes: list[str]
 ) -> Iterator[tuple[str, PAST, float, dict[str, np.ndarray]]]:
@@ -105,7 +95,7 @@ def fold_rows(
         # without simulated cells their covariance has no say either
         set_readout(model, options, train, spots, cells if row.simulated else None)
         model.config = replace(model.config, linear_share=row.share)
-        on_slides = {tissue: by_cells(model, pooled, genes) for tissue, pooled in slide.items()}
+        on_slides = {tissue: predicted_log1p(model, pooled, genes) for tissue, pooled in slide.items()}
         yield name, model, on_spots(model, prepared[left_out], genes), on_slides
 
 
@@ -137,11 +127,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    folds = {name: past.models.load(arguments.folds / name) for name in SECTIONS}
+    folds, genes = read_folds(arguments.folds, genes_of=LOOKED_AT)
     looked_at = folds[LOOKED_AT]
-    card = looked_at.card.genes
-    known = set.intersection(*(set(model.gene_names) for model in folds.values()))
-    genes = [gene for gene in card.loc[card["variable"], "gene"] if gene in known]
     markers, panel = known_genes(looked_at), set(read_cells(arguments.data).genes)
     tissue = slides(arguments.data)
     crop = tissue["ovarian carcinoma"].tables[_keys.CELLS]
@@ -156,10 +143,12 @@ def main() -> None:
             on_slides[name].append(predicted)
             if left_out != LOOKED_AT:
                 continue
-            of_nuclei = by_cells(fitted, pooled["ovarian carcinoma"], markers)
+            of_nuclei = predicted_log1p(fitted, pooled["ovarian carcinoma"], markers)
             frame = pd.DataFrame(of_nuclei, index=crop.obs_names, columns=markers)
             results[name]["types"] = of_types(frame, crop, panel)
-            shares = [networks_simulated.share(by_cells(fitted, c["pooled"], c["genes"].tolist()), c) for c in cohorts]
+            shares = [
+                networks_simulated.share(predicted_log1p(fitted, c["pooled"], c["genes"].tolist()), c) for c in cohorts
+            ]
             results[name]["simulated"] = round(float(np.mean(shares)), 4)
     for name in ROWS:
         results[name] = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pastpy.train.data import Section, SingleCells
 
-__all__ = ["Coexpression", "coexpression", "log_profiles"]
+__all__ = ["Coexpression", "coexpression", "log_profiles", "or_infinite"]
 
 #: Programs of the single cells: components of their panel's log expression.
 PROGRAMS = 4
@@ -117,7 +117,7 @@ def coexpression(
     weights = np.zeros((len(panel), len(kept)), dtype=np.float32)
     for each, trust in zip(estimates, r, strict=True):
         of_kept = each.weights[:, kept]
-        weights[used] += of_kept / _or_infinite((profiles @ of_kept).std(axis=0)) * trust[kept]
+        weights[used] += of_kept / or_infinite((profiles @ of_kept).std(axis=0)) * trust[kept]
     return Coexpression([others[i] for i in kept], weights, len(estimates) > 1)
 
 
@@ -136,7 +136,7 @@ def _by_programs(panel: list[np.ndarray], expression: list[np.ndarray], profiles
     def fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.linalg.lstsq(x, y, rcond=None)[0]
 
-    of_panel = programs / _or_infinite(profiles.std(axis=0))[:, None]
+    of_panel = programs / or_infinite(profiles.std(axis=0))[:, None]
     effect = fit(np.concatenate(scores), np.concatenate(values))
     return _Estimate(_r_left_out(scores, values, values, fit), of_panel @ effect)
 
@@ -148,7 +148,7 @@ def _by_types(
     known = [np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) for x, y in zip(shares, expression, strict=True)]
     shares, expression = ([part[use] for part, use in zip(parts, known, strict=True)] for parts in (shares, expression))
     relative = [np.expm1(of_spots) for of_spots in expression]
-    standardised, spread = _standardised(profiles), _or_infinite(profiles.std(axis=0))
+    standardised, spread = _standardised(profiles), or_infinite(profiles.std(axis=0))
     penalty = TYPE_PENALTY * len(profiles) * np.eye(profiles.shape[1])
     told = np.linalg.solve(standardised.T @ standardised + penalty, standardised.T @ (is_type - is_type.mean(axis=0)))
     by_type = _non_negative(np.concatenate(shares), np.concatenate(relative))
@@ -183,7 +183,7 @@ def _r_left_out(
     return np.mean(found, axis=0)
 
 
-def _or_infinite(std: np.ndarray) -> np.ndarray:
+def or_infinite(std: np.ndarray) -> np.ndarray:
     """Standard deviations to divide by: what does not vary becomes 0."""
     return np.where(std > 0, std, np.inf)
 
@@ -191,4 +191,4 @@ def _or_infinite(std: np.ndarray) -> np.ndarray:
 def _standardised(values: np.ndarray) -> np.ndarray:
     """Columns in their standard deviations around their means; 0 where they do not vary, and in rows without counts."""
     values = values - np.nanmean(values, axis=0)
-    return np.nan_to_num(values / _or_infinite(np.nanstd(values, axis=0)))
+    return np.nan_to_num(values / or_infinite(np.nanstd(values, axis=0)))

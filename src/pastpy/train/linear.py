@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pastpy.train.coexpression import or_infinite
+
 if TYPE_CHECKING:
     from pastpy.models.past import PAST
     from pastpy.train.coexpression import Coexpression
@@ -83,7 +85,7 @@ def set_readout(
     pooled = pooled[np.linspace(0, len(pooled) - 1, min(N_CELLS, len(pooled))).astype(int)]
     log_share = _by_members(model, pooled)
     programs = _features(model, pooled) @ weight.T
-    loadings *= _over(log_share.std(axis=0), (programs @ loadings.T).std(axis=0))[:, None]
+    loadings *= (log_share.std(axis=0) / or_infinite((programs @ loadings.T).std(axis=0)))[:, None]
     with torch.no_grad():
         model.linear.weight.copy_(torch.from_numpy(weight))
         model.linear.loadings.copy_(torch.from_numpy(loadings))
@@ -113,24 +115,24 @@ def _by_members(model: PAST, pooled: np.ndarray) -> np.ndarray:
 
 def moments_of_spots(model: PAST, train: list[Section]) -> Moments:
     """Moments over the spots of all sections and views, within each."""
-    from scipy.sparse import csr_matrix
+    import torch
 
     from pastpy.train.card import log_counts
+    from pastpy.train.losses import spot_mean
 
     xs, ys = [], []
     for section in train:
-        n_spots, n = section.counts.shape[0], len(section.spot)
-        n_cells = np.bincount(section.spot, minlength=n_spots)
+        n_cells = np.bincount(section.spot, minlength=section.counts.shape[0])
         expression = log_counts(section, model.gene_names)
         used = (n_cells > 0) & np.isfinite(expression).all(axis=1)
         expression = expression[used] - expression[used].mean(axis=0)
-        under = csr_matrix((np.ones(n), (section.spot, np.arange(n))), shape=(n_spots, n))
         for view in section.pooled:
-            mean = under[used] @ _features(model, view) / n_cells[used, None]
+            features = torch.from_numpy(_features(model, view)).double()
+            mean = spot_mean(features, torch.from_numpy(section.spot), len(n_cells)).numpy()[used]
             xs.append(mean - mean.mean(axis=0))
             ys.append(expression)
     x, y = np.concatenate(xs), np.concatenate(ys)
-    return Moments(x.T @ x / len(x), _over(x.T @ y / len(x), y.std(axis=0)))
+    return Moments(x.T @ x / len(x), x.T @ y / len(x) / or_infinite(y.std(axis=0)))
 
 
 def moments_of_cells(model: PAST, simulated: SimulatedCells, others: Coexpression | None) -> tuple[Moments, np.ndarray]:
@@ -154,15 +156,10 @@ def moments_of_cells(model: PAST, simulated: SimulatedCells, others: Coexpressio
     columns = model.columns_of([*simulated.genes, *inferred])
     known = columns >= 0
     with_genes = np.zeros((n_features, len(model.gene_names)))
-    with_genes[:, columns[known]] = _over(with_panel / n @ map_, spread)[:, known]
+    with_genes[:, columns[known]] = (with_panel / n @ map_ / or_infinite(spread))[:, known]
     taught = np.zeros(len(model.gene_names), dtype=bool)
     taught[columns[known]] = True
     return Moments(of_features / n, with_genes), taught
-
-
-def _over(values: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Columns over their spread; 0 where there is none."""
-    return np.divide(values, spread, out=np.zeros_like(values), where=spread > 0)
 
 
 def _low_rank(effect: np.ndarray, covariance: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
