@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,13 +27,19 @@ from pastpy.engine import Field, FieldReader
 from pastpy.models.imagenet import load_imagenet_lite0
 from pastpy.train.data import read_section
 
+if TYPE_CHECKING:
+    from spatialdata import SpatialData
+
 SECTIONS = ("C2", "C3", "C4", "C5", "C6")
 MPP, DIAMETER_UM = 0.69, 100.0
 STAGES = {2: slice(0, 40), 3: slice(40, 120), 4: slice(120, 232)}
 
 
-def features(network: torch.nn.Module, sdata, target_mpp: float) -> np.ndarray:
-    """Tokens of three stages averaged over the spot and over a disc of twice its diameter, (spots, 2, 232)."""
+def features(network: Any, sdata: SpatialData, target_mpp: float) -> np.ndarray:
+    """Tokens of three stages averaged over the spot and over a disc of twice its diameter, (spots, 2, 232).
+
+    ``network`` is timm's; a plain module has none of its parts.
+    """
     reader = FieldReader(image_levels(sdata, "he"), mpp=MPP, target_mpp=target_mpp)
     side = round(256 / target_mpp / 64) * 64
     y, x = (np.mgrid[: side // 8, : side // 8] + 0.5) * 8 * target_mpp - side * target_mpp / 2

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from simulated_slide import draw, machine, report
+from simulated_slide import draw, load_past, machine, report
 
 TILE = 512
 
@@ -66,9 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    import pastpy as past
-
-    encoder = past.models.load("past-mini").image_encoder
+    encoder = load_past("past-mini").image_encoder
     network = torch.nn.Sequential()
     network.forward = encoder.tokens  # type: ignore[method-assign]
     network.add_module("encoder", encoder)
@@ -85,7 +83,7 @@ def main() -> None:
     }
     for run in runs.values():
         run(shown[0])
-    spent = {name: [] for name in runs}  # type: dict[str, list[float]]
+    spent: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):
         for name, run in runs.items():
             spent[name].append(seconds(run, shown))

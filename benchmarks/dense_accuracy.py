@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
-from simulated_slide import machine, report
+from simulated_slide import load_past, machine, report
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -54,7 +54,7 @@ def trained(config: TrainConfig, folder: Path, data: Path) -> PAST:
 
     out = folder / f"seed{config.seed}"
     fresh = resumable(out)
-    return past.train.fit(config, out, data=data, progress=False) if fresh else past.models.load(str(out))
+    return past.train.fit(config, out, data=data, progress=False) if fresh else load_past(out)
 
 
 def compare(model: PAST, pooled: dict[str, np.ndarray], sdata: SpatialData) -> dict[str, Any]:
@@ -97,7 +97,8 @@ def main() -> None:
     alone = {**base.model, "members": 1, "linear_share": 0.0}
     config = replace(base, model=alone, views=0, simulated_cohorts=0, epochs=arguments.epochs)
     sdata = held_out(config, arguments.data)
-    rows, pooled = [], {}
+    rows: list[dict[str, Any]] = []
+    pooled: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for seed in range(arguments.seeds):
             model = trained(replace(config, seed=seed), arguments.models or Path(temporary), arguments.data)

@@ -14,6 +14,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +114,9 @@ def compare(sdata: SpatialData, array: Any, xy: np.ndarray, *, channel_last: boo
     engine(sdata, xy[:50])  # imports
     for i in range(rounds):
         some, few = order[i * 500 : (i + 1) * 500], order[i * 100 : (i + 1) * 100]
-        found["pastpy"].append(rate(lambda: engine(sdata, xy)))
-        found["slicing"].append(rate(lambda some=some: slices(array, xy, some, channel_last=channel_last)))
-        found["ImageTilesDataset"].append(rate(lambda few=few: dataset(few)))
+        found["pastpy"].append(rate(partial(engine, sdata, xy)))
+        found["slicing"].append(rate(partial(slices, array, xy, some, channel_last=channel_last)))
+        found["ImageTilesDataset"].append(rate(partial(dataset, few)))
     rates = {name: np.array(pairs) for name, pairs in found.items()}
     out: dict[str, Any] = {
         name: dict(zip(("per_second", "per_cpu_second"), np.median(pairs, axis=0).round(1).tolist(), strict=True))

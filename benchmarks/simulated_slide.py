@@ -1,7 +1,7 @@
 """A slide of any size, computed block by block when it is read: jittered nuclei on a stained ground, no file.
 
 Every square of a lattice holds one nucleus whose place, size and colour come from a hash of the square, so any block
-can be drawn without its neighbours.
+can be drawn without its neighbours. With it, what the benchmarks share: the model, the machine, the report.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
+
+    from pastpy.models import PAST
 
 #: µm per pixel, and the pitch that gives 5,000 cells a mm².
 MPP = 0.5
@@ -61,9 +63,9 @@ def draw(x0: int, y0: int, width: int, height: int, *, mpp: float = MPP) -> np.n
     cx, cy, radius, kind = _nuclei(*np.meshgrid(columns, rows), pitch)
     x, y = np.arange(x0, x0 + width) + 0.5, np.arange(y0, y0 + height) + 0.5
     at = np.ix_((y // pitch).astype(int) - rows[0], (x // pitch).astype(int) - columns[0])
-    inside = (x.astype(np.float32)[None] - cx.astype(np.float32)[at]) ** 2
-    inside += (y.astype(np.float32)[:, None] - cy.astype(np.float32)[at]) ** 2
-    inside = inside <= radius[at] ** 2
+    apart = (x.astype(np.float32)[None] - cx.astype(np.float32)[at]) ** 2
+    apart += (y.astype(np.float32)[:, None] - cy.astype(np.float32)[at]) ** 2
+    inside = apart <= radius[at] ** 2
     noise = np.random.default_rng([x0, y0]).integers(-12, 12, (height, width), dtype=np.int8).astype(np.float32)
     out = np.empty((3, height, width), dtype=np.uint8)
     for channel in range(3):
@@ -132,6 +134,17 @@ def slide(n_cells: int, *, mpp: float = MPP, chunk: int = 1024, outlines: str = 
     )
     sdata.attrs["past"] = {"mpp": {"he": mpp}}
     return sdata
+
+
+def load_past(name_or_path: str | os.PathLike[str]) -> PAST:
+    """A model of pastpy's own kind, not the one that PAST's authors released."""
+    import pastpy as past
+    from pastpy.models import PAST
+
+    model = past.models.load(name_or_path)
+    if not isinstance(model, PAST):
+        raise TypeError(f"{name_or_path} is a {type(model).__name__}; give a bundled name or a folder of model.save")
+    return model
 
 
 def machine() -> dict[str, Any]:

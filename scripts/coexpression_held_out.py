@@ -75,7 +75,7 @@ def scores(inferred: pd.DataFrame, measured: pd.DataFrame, kind: np.ndarray) -> 
         {
             "kind": highest[inferred.columns],
             "r": inferred.corrwith(measured[inferred.columns]),
-            "auroc": {g: roc_auc_score(kind == highest[g], inferred[g]) for g in inferred},
+            "auroc": {g: roc_auc_score(kind == highest[g], inferred[g]) for g in map(str, inferred)},
         }
     )
 

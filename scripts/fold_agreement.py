@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from other_patient import CONFIG, by_window, read_crop, spots_of
+from past_models import load_past
 from result_tables import DOCS, fill, table
 from sklearn.linear_model import Ridge
 from small_network import standardised
@@ -42,13 +43,15 @@ if TYPE_CHECKING:
 
 RESULTS = DOCS / "_data" / "fold_agreement.json"
 SECTIONS = sorted(CONFIG.train_sections + CONFIG.validation_sections)
+#: The fold whose variable genes are looked at in all, and that is looked at where one model is enough.
+(LOOKED_AT,) = CONFIG.validation_sections
 ALPHAS = (2e2, 2e3, 2e4, 2e5)
 
 
-def read_folds(folder: Path, genes_of: str = SECTIONS[0]) -> tuple[dict[str, PAST], list[str]]:
+def read_folds(folder: Path) -> tuple[dict[str, PAST], list[str]]:
     """The model that has not seen each section, and the variable genes of one of them that all know."""
-    folds = {name: past.models.load(folder / name) for name in SECTIONS}
-    card = folds[genes_of].card.genes
+    folds = {name: load_past(folder / name) for name in SECTIONS}
+    card = folds[LOOKED_AT].card.genes
     known = set.intersection(*(set(model.gene_names) for model in folds.values()))
     return folds, [gene for gene in card.loc[card["variable"], "gene"] if gene in known]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from pastpy.train.data import read_section
 
@@ -41,6 +42,8 @@ def choose_window(xy: np.ndarray, radius: float, width: int, height: int) -> tup
 def write_image(source: Path, out: Path, x: int, y: int) -> None:
     """Cut the window out of the source JPEG and encode it with the source's quantisation tables."""
     with Image.open(source) as image:
+        if not isinstance(image, JpegImageFile):
+            raise TypeError(f"{source} is {image.format}, not JPEG")
         tables = image.quantization
         crop = image.convert("RGB").crop((x, y, x + SIDE, y + SIDE))
     crop.save(out, "JPEG", qtables=tables, subsampling="4:2:0", optimize=True)

@@ -75,13 +75,14 @@ def main() -> None:
     args = parser.parse_args()
 
     frame = pd.read_csv(args.cells / "expr_mat_breast_demo.csv", index_col=0).set_index("cell_id")
-    types = pd.read_csv(args.cells / "cell_types_breast_demo.csv").set_index("c_ids")["ct_idx"].reindex(frame.index)
-    sizes = pd.read_csv(args.cells / "nuclei_sizes_breast_demo.csv").set_index("h&e")["orig_size"].reindex(frame.index)
-    counts, types, sizes = frame.to_numpy(float), types.to_numpy(), sizes.to_numpy()
+    of_cells = pd.read_csv(args.cells / "cell_types_breast_demo.csv").set_index("c_ids")["ct_idx"]
+    of_nuclei = pd.read_csv(args.cells / "nuclei_sizes_breast_demo.csv").set_index("h&e")["orig_size"]
+    counts = frame.to_numpy(float)
+    types, sizes = (column.reindex(frame.index).to_numpy() for column in (of_cells, of_nuclei))
 
     shares = np.stack([counts[types == k].sum(0) / counts[types == k].sum() for k in TYPES])
     for k, (name, markers) in TYPES.items():
-        best = shares[:, frame.columns.get_indexer(markers)].argmax(0)
+        best = shares[:, frame.columns.get_indexer(pd.Index(markers))].argmax(0)
         print(f"{k} {name:14s} {np.sum(types == k):5d} cells, markers {', '.join(markers)}")
         if not (best == k).all():
             raise ValueError(f"type {k} is not the one that expresses {markers} most")

@@ -28,7 +28,7 @@ RESULTS = DOCS / "_data" / "networks_halves.json"
 HALVES = {"right": (1, 0), "left": (-1, 0), "upper right": (1, -1), "lower left": (-1, 1)}
 #: A strip of this width, µm, between the halves is in neither.
 GAP_UM = 200.0
-RECIPE = {"programs": 48, "width": 256}
+RECIPE: dict[str, Any] = {"programs": 48, "width": 256}
 
 ROWS: dict[str, Row] = {
     "48 programs, 256 wide": Row(**RECIPE),

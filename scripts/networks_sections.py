@@ -129,7 +129,7 @@ class Fold:
         return [
             (s.name, i)
             for s in self.train
-            for i in np.flatnonzero(self.used[s.name])
+            for i in np.flatnonzero(self.used[s.name]).tolist()
             if len(members[s.name][i]) >= MIN_CELLS
         ]
 
@@ -206,7 +206,8 @@ def fit_network(row: Row, fold: Fold, seed: int) -> Any:
         layers=row.layers, width=row.width, programs=row.programs, dropout=row.dropout,
     )  # fmt: skip
     net[-1].bias.data = torch.from_numpy(mean)
-    known, queue = fold.spots, []
+    known = fold.spots
+    queue: list[np.ndarray] = []
 
     def loss() -> torch.Tensor:
         if not queue:

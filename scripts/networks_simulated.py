@@ -89,7 +89,8 @@ def features(pooled: np.ndarray, outline: int, channels: int) -> np.ndarray:
 
 def share(predicted: np.ndarray, cohort: dict[str, np.ndarray]) -> float:
     """Mean r over donors and genes, as a share of the attainable."""
-    reached, attainable = [], []
+    reached: list[float] = []
+    attainable: list[float] = []
     for donor in np.unique(cohort["donor"]):
         cells = cohort["donor"] == donor
         true = cohort["log_counts"][cells]
@@ -105,8 +106,8 @@ def score(row: Row, taught: Any, scored: list[dict[str, np.ndarray]], outline: i
     rng = np.random.default_rng(0)
     n = int(np.searchsorted(taught.cohort, row.cohorts))
     x = np.empty((n, int(np.prod(taught.pooled.shape[1:]))), dtype=np.float16)
-    for cohort in range(row.cohorts):
-        cells = slice(*np.searchsorted(taught.cohort, (cohort, cohort + 1)))
+    for number in range(row.cohorts):
+        cells = slice(*np.searchsorted(taught.cohort, (number, number + 1)))
         x[cells] = features(taught.pooled[cells], outline, len(row.outline))
     starts = np.flatnonzero(np.r_[True, np.diff(taught.donor[:n]) != 0, True])
     net = network(x.shape[1], len(taught.genes), layers=2, width=row.width, programs=48, dropout=0.2)

@@ -23,6 +23,7 @@ import anndata
 import geopandas
 import numpy as np
 import pandas as pd
+from past_models import load_past
 from PIL import Image
 from result_tables import DOCS, fill, table
 from sklearn.linear_model import Ridge
@@ -170,8 +171,8 @@ def main() -> None:
     cells = sdata.tables["cells"]
     for entry in arguments.models:
         name, folder = entry.split("=", 1)
-        results[name] = scores(by_model(past.models.load(folder), sdata), cells, panel)
-    shipped = past.models.load(CONFIG.model["name"])
+        results[name] = scores(by_model(load_past(folder), sdata), cells, panel)
+    shipped = load_past(CONFIG.model["name"])
     results |= {n: scores(found, cells, panel) for n, found in by_ridges(shipped, sdata, arguments.data).items()}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     fill(DOCS / "evaluation.md", {"other_patient": rows})

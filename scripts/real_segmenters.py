@@ -157,6 +157,7 @@ def _instanseg_network() -> Any:
             super().__init__()
             self.pixel_classifier = classifier
             self.register_buffer("blur", blur)
+            self.blur: torch.Tensor
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             from torch.nn.functional import conv2d, pad

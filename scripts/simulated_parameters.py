@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from past_models import load_past
 from result_tables import DOCS, fill, table
 
 import pastpy as past
@@ -83,19 +85,23 @@ class FoundNuclei:
 
 def measure(seed: int, parameters: TissueParameters) -> dict[str, Any]:
     """Mean r and that which is attainable, of each held-out donor."""
-    model = past.models.load("past-mini")
-    methods = {"past-mini": past.bench.PretrainedModel(model), FOUND: FoundNuclei(model)}
+    model = load_past("past-mini")
+    methods: dict[str, Callable[[Fold], dict[str, pd.DataFrame]]] = {
+        "past-mini": past.bench.PretrainedModel(model),
+        FOUND: FoundNuclei(model),
+    }
     scores = past.bench.simulated(methods, seed=seed, parameters=parameters, intervals=None).table()
-    donors = [name for name in scores if name.startswith("donor_")]
+    donors = [name for name in map(str, scores) if name.startswith("donor_")]
     return {
-        row: {"mean": float(scores.loc[row, "mean"]), "donors": scores.loc[row, donors].astype(float).tolist()}
+        row: {"mean": float(scores["mean"].loc[row]), "donors": [float(scores[name].loc[row]) for name in donors]}
         for row in ("past-mini", FOUND, "attainable")
     }
 
 
 def rows(found: dict[str, Any]) -> str:
     """A row a cohort, and the mean of each kind."""
-    lines, shares = [], {}
+    lines: list[tuple[str, ...]] = []
+    shares: dict[str, list[tuple[float, float]]] = {}
     for name, one in found.items():
         share, of_found = (one[row]["mean"] / one["attainable"]["mean"] for row in ("past-mini", FOUND))
         each = np.divide(one["past-mini"]["donors"], one["attainable"]["donors"])
