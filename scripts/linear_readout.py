@@ -23,7 +23,7 @@ from typing import Any
 import networks_simulated
 import numpy as np
 import pandas as pd
-from fold_agreement import SECTIONS, agreement, on_spots, read_folds, slides, windows_of
+from fold_agreement import LOOKED_AT, SECTIONS, agreement, on_spots, read_folds, slides, windows_of
 from other_patient import CONFIG, MARKERS, known_genes
 from other_patient import scores as of_types
 from result_tables import DOCS, fill, table
@@ -40,8 +40,6 @@ from pastpy.train.simulated import simulated_cells
 from pastpy.train.slides import relative_to_slides
 
 RESULTS = DOCS / "_data" / "linear_readout.json"
-#: The fold that is looked at where one model is enough.
-LOOKED_AT = "C3"
 #: A share of one is none that a model can have, and this is the readout alone but for the fourth decimal.
 ALONE = 0.9999
 
@@ -60,14 +58,15 @@ ROWS = {
     "one network": Row(networks=1, share=0.0),
     "three networks": Row(share=0.0),
     "as shipped": Row(),
-    "a share of 0.2": Row(share=0.2),
+    "a share of 0.33": Row(share=0.33),
     "a share of 0.5": Row(share=0.5),
     "the readout alone": Row(share=ALONE),
     "one network and the readout": Row(networks=1),
-    "penalty of 0.3": Row(penalty=0.3),
-    "penalty of 30": Row(penalty=30.0),
-    "simulated cells with weight 1": Row(simulated=1.0),
-    "simulated cells with weight 0.1": Row(simulated=0.1),
+    "penalty of 3": Row(penalty=3.0),
+    "penalty of 300": Row(penalty=300.0),
+    "simulated cells with weight 3": Row(simulated=3.0),
+    "simulated cells with weight 0.3": Row(simulated=0.3),
+    "a share of 0.33, penalty of 3, weight of 0.3 (before)": Row(share=0.33, penalty=3.0, simulated=0.3),
     "no simulated cells in the readout": Row(simulated=0.0),
 }
 
@@ -127,7 +126,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    folds, genes = read_folds(arguments.folds, genes_of=LOOKED_AT)
+    folds, genes = read_folds(arguments.folds)
     looked_at = folds[LOOKED_AT]
     markers, panel = known_genes(looked_at), set(read_cells(arguments.data).genes)
     tissue = slides(arguments.data)

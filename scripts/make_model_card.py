@@ -25,7 +25,7 @@ def main() -> None:
 
 | | |
 |---|---|
-| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, area and elongation of its outline, tokens in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; three times, from other starts, a network of two hidden layers over all of them, an expression encoder and a decoder whose 48 programs attend to all tokens, averaged; a linear readout of the same features with a third of the say; negative binomial |
+| architecture | EfficientNet-Lite0 up to stride 8 (ImageNet weights, frozen), tokens of 4 µm pooled under the nucleus, area and elongation of its outline, tokens in a ring of 10 µm, in discs of 3, 6, 9, 15 and 30 µm radius, and of a second pass at 2 µm/px over discs of 100, 200 and 400 µm radius, relative to the slide; three times, from other starts, a network of two hidden layers over all of them, an expression encoder and a decoder whose 48 programs attend to all tokens, averaged; a linear readout of the same features with a fifth of the say; negative binomial |
 | image | H&E, read at 0.5 and 2 µm/px |
 | vocabulary | {len(genes):,} gene symbols |
 | trained on | {", ".join(facts["train"])}; {facts["n_train_spots"]:,} spots, {facts["n_train_cells"]:,} cells under them |

@@ -91,3 +91,11 @@ def test_python_on_pages_runs(page, tmp_path, monkeypatch):
     with pastpy.settings.context(**dataclasses.asdict(pastpy.settings)):
         for i, block in enumerate(blocks):
             exec(compile(block, f"{page}, block {i + 1}", "exec"), namespace)
+
+
+@needs_checkout
+def test_the_readme_has_the_r_of_the_gene_that_it_shows():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    gene, r = re.search(r"by the\s+(\w+) expression.*?\(right; r = (0\.\d\d)", text, re.DOTALL).groups()
+    by_card = pastpy.models.load("past-mini").card.genes.set_index("gene").loc[gene, "validation_r"]
+    assert r == f"{by_card:.2f}"

@@ -167,7 +167,7 @@ def test_penalties_that_are_none_are_refused():
     base = TrainConfig.from_json("past-mini")
     with pytest.raises(ValueError, match="linear_penalty must be positive and linear_simulated 0 or more; got 0.0"):
         replace(base, linear_penalty=0.0)
-    with pytest.raises(ValueError, match="got 3.0 and -1"):
+    with pytest.raises(ValueError, match="got 30.0 and -1"):
         replace(base, linear_simulated=-1)
 
 

@@ -24,6 +24,8 @@ __all__ = ["PretrainedModel", "predicted_log1p"]
 
 #: Least slope on the scale that is scored: a gene that training units contradict is flat there, but keeps its order.
 _LEAST_SLOPE = 1e-3
+#: Units whose tokens are in memory at once.
+_UNITS = 4096
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,11 @@ def predicted_log1p(
 
     out = np.full((len(pooled), len(genes)), np.nan, dtype=np.float32)
     seen = np.isfinite(pooled[:, model.image_regions]).all(axis=(1, 2))
+    columns = torch.from_numpy(model.columns_of(genes))
     with torch.inference_mode():
         found = torch.from_numpy(pooled[seen])
-        tokens = model.image_tokens(found, slide or model.slide_statistics(found))
-        share = model.predict_expression(tokens, genes=torch.from_numpy(model.columns_of(genes)))
-    out[seen] = np.log1p(_keys.TARGET_SUM * share.numpy())
+        slide = slide or model.slide_statistics(found)
+        for rows, part in zip(torch.from_numpy(np.flatnonzero(seen)).split(_UNITS), found.split(_UNITS), strict=True):
+            share = model.predict_expression(model.image_tokens(part, slide), genes=columns)
+            out[rows.numpy()] = np.log1p(_keys.TARGET_SUM * share.numpy())
     return out

@@ -103,8 +103,8 @@ class TrainConfig:
         }
     )  # fmt: skip
     contrastive: Contrastive = "info_nce"
-    linear_penalty: float = 3.0
-    linear_simulated: float = 0.3
+    linear_penalty: float = 30.0
+    linear_simulated: float = 1.0
     spot_technology: str = "st"
     cell_technology: str = "xenium"
     seed: int = 0

@@ -57,7 +57,7 @@ def train_members(
     """
     import torch
 
-    n, states, histories = len(model.members), [], []
+    n, dispersions, histories = len(model.members), [], []
     for i in range(n):
         alone = model.alone(i)
         finished = _Finished(out / FINISHED / f"{i}.safetensors", alone, config, batches)
@@ -66,11 +66,13 @@ def train_members(
             title = "training" if n == 1 else f"training {i + 1} of {n}"
             history = optimise(alone, config, batches, train, config.seed + i, title, progress)
             finished.write(alone, history)
-        states.append({k: v for k, v in alone.state_dict().items() if not k.startswith(NOT_SHARED)})
+        if i == 0:
+            shared = {k: v for k, v in alone.state_dict().items() if not k.startswith(NOT_SHARED)}
+        dispersions.append(alone.log_theta.detach())
         histories.append(history)
-    load_known(model, states[0], but=NOT_SHARED)
+    load_known(model, shared, but=NOT_SHARED)
     with torch.no_grad():
-        model.log_theta.copy_(torch.stack([state["log_theta"] for state in states]).mean(dim=0))
+        model.log_theta.copy_(torch.stack(dispersions).mean(dim=0))
     model.eval()
     return [_mean_losses(epoch) for epoch in zip(*histories, strict=True)]
 
