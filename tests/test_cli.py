@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 import spatialdata
-from tests.io.test_xenium import make_bundle
+from tests.io.xenium_files import make_bundle
 
 from pastpy.cli import main
 from pastpy.models import PAST, ModelCard, available
@@ -210,10 +210,18 @@ def test_several_markers(store, model, tmp_path, capsys):
     assert {"virtual_stain_HER2", "virtual_stain_KRT8"} <= set(spatialdata.read_zarr(out).images)
 
 
+@pytest.mark.parametrize(("command", "option"), [("impute", "--genes"), ("stain", "--marker")])
+def test_an_option_that_names_nothing(command, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "a.zarr", "--out", "b.zarr", option, ","])
+    assert stopped.value.code == 2
+    assert f"argument {option}: ',' names nothing" in capsys.readouterr().err
+
+
 def test_repeated_options_add_up(store, model, tmp_path):
     source = str(store())
     call = [source, "--out", str(tmp_path / "s.zarr"), "--model", model]
-    assert main(["stain", *call, "--marker", "HER2", "--marker", "KRT8, GENE1"]) == 0
+    assert main(["stain", *call, "--marker", "HER2", "--marker", "KRT8, GENE1,"]) == 0
     stained = {f"virtual_stain_{marker}" for marker in ("HER2", "KRT8", "GENE1")}
     assert stained <= set(spatialdata.read_zarr(tmp_path / "s.zarr").images)
     call[2] = str(tmp_path / "i.zarr")
@@ -369,6 +377,9 @@ def test_bad_input(store, toy_sdata, model, tmp_path, capsys):
     for command in ("embed", "impute"):
         for source, name, message in cases:
             assert message in refused([command, str(source), "--out", str(out), "--model", name], out, capsys)
+    # before a slide is opened, in which nuclei may have to be found first
+    call = ["impute", "slide.svs", "--out", str(out), "--model", model, "--table-added", "q/r"]
+    assert "--table-added 'q/r' is no element name" in refused(call, out, capsys)
 
 
 def test_an_existing_result_is_left_alone(store, model, tmp_path, capsys):

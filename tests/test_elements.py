@@ -196,7 +196,7 @@ def test_the_only_image_and_its_shapes_are_found(toy_sdata):
 def test_no_image(toy_sdata):
     sdata = toy_sdata(size=96, n_cells=4)
     del sdata.images["he"]
-    with pytest.raises(KeyError, match="has no image"):
+    with pytest.raises(KeyError, match="has no image; add its H&E.*modality=.expression."):
         _elements.resolve_image(sdata)
 
 

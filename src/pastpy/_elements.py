@@ -32,6 +32,7 @@ __all__ = [
     "level_affine",
     "past_attrs",
     "record_added",
+    "regions_of",
     "require_spatialdata",
     "resolve_image",
     "resolve_mpp",
@@ -48,6 +49,9 @@ __all__ = [
 _SCALE = (1e-9, 1e9)
 #: µm per pixel that differ by this factor are not the same one, rounded.
 _OTHER_MPP = 1.1
+#: µm/px of tissue images. A 100× objective gives about 0.06; at 50 a nucleus is a fraction of a pixel, while the print
+#: resolutions that cameras and editors write (72 to 300 dpi) read as 350 to 85.
+PLAUSIBLE_MPP = (0.02, 50.0)
 #: How many times smaller than the slide a thumbnail is at least, and how far rounding moves its proportions.
 _THUMBNAIL, _SAME_SHAPE = 1.5, 0.03
 
@@ -79,12 +83,28 @@ def record_added(sdata: SpatialData, name: str) -> None:
 def set_mpp(sdata: SpatialData, image_key: str, mpp: float) -> None:
     """Store µm per level-0 pixel of an image in ``sdata.attrs``."""
     attrs = past_attrs(sdata)
-    attrs[_keys.MPP] = {**attrs.get(_keys.MPP, {}), image_key: check_mpp(mpp, f"mpp of image {image_key!r}")}
+    attrs[_keys.MPP] = {**attrs.get(_keys.MPP, {}), image_key: _positive(mpp, f"mpp of image {image_key!r}")}
     sdata.attrs[_keys.PAST] = attrs
 
 
 def check_mpp(mpp: object, what: str = "mpp") -> float:
-    """Return ``mpp`` as a float if it is a plausible µm/px, else raise ``ValueError``."""
+    """Return ``mpp`` as a float if a tissue image can have it, else raise ``ValueError``."""
+    value = _positive(mpp, what)
+    if not plausible_mpp(value):
+        raise ValueError(
+            f"{what} cannot be: {value:g} µm/px, where tissue images have {PLAUSIBLE_MPP[0]:g} to "
+            f"{PLAUSIBLE_MPP[1]:g}; pass mpp= in µm per level-0 pixel"
+        )
+    return value
+
+
+def plausible_mpp(value: float) -> bool:
+    """Whether a tissue image can have this µm/px."""
+    return PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1]
+
+
+def _positive(mpp: object, what: str) -> float:
+    """As :func:`check_mpp`, but also of an overview that is too coarse to show tissue."""
     try:
         # True is 1 to float()
         value = float("nan") if isinstance(mpp, bool | np.bool_) else float(mpp)  # type: ignore[arg-type]
@@ -136,6 +156,11 @@ def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
             f"none of the images {list(sdata.images)} is an H&E: they are fluorescence, or pastpy made them. Add the "
             "H&E (pastpy.io.read_xenium has he_image= and he_alignment= for it), or name an image with image_key=; to "
             "embed or impute from counts alone, pass modality='expression'"
+        )
+    if image_key is None and not sdata.images:
+        raise KeyError(
+            "this object has no image; add its H&E, for example that of pastpy.io.read_wsi(path); to embed or impute "
+            "from counts alone, pass modality='expression'"
         )
     return _choose("image", image_key, sdata.images, candidates, "image_key")
 
@@ -190,7 +215,7 @@ def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_k
     KeyError
         If the table annotates nothing, several elements, or an element that is not there; the message names them.
     """
-    regions = _regions(sdata.tables[table_key])
+    regions = regions_of(sdata.tables[table_key])
     if shapes_key is None and not regions:
         raise KeyError(
             f"table {table_key!r} annotates no element, so its rows have no place on the image; "
@@ -214,13 +239,14 @@ def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_k
 
 def resolve_regions(sdata: SpatialData, shapes_key: str | None = None, *, table_key: str) -> list[str]:
     """Names of all shapes that a table annotates, or ``shapes_key`` alone; errors as in :func:`resolve_shapes`."""
-    regions = [r for r in _regions(sdata.tables[table_key]) if r in sdata.shapes]
+    regions = [r for r in regions_of(sdata.tables[table_key]) if r in sdata.shapes]
     if shapes_key is None and len(regions) > 1:
         return regions
     return [resolve_shapes(sdata, shapes_key, table_key=table_key)]
 
 
-def _regions(table: AnnData) -> list[str]:
+def regions_of(table: AnnData) -> list[str]:
+    """Names of the elements that a table annotates, whether they are there or not."""
     from spatialdata.models import TableModel
 
     attrs = table.uns.get(TableModel.ATTRS_KEY)
@@ -238,7 +264,7 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
     Raises
     ------
     ValueError
-        If neither is there, or the value is not a positive number.
+        If neither is there, or no tissue image can have the value.
 
     Warns
     -----

@@ -140,6 +140,21 @@ class Slots:
         """``obs``: share of the calibrated genes from which to abstain, 0–1."""
         return f"{self.key_added}_abstained"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of the above."""
+        return (
+            self.embedding,
+            self.embedding_image,
+            self.embedding_expression,
+            self.valid,
+            self.expression,
+            self.expression_std,
+            self.expression_lower,
+            self.expression_upper,
+            self.abstained,
+        )
+
     def stain_class(self, marker: str) -> str:
         """``obs``: 0, 1, 2 or 3 for a marker."""
         return f"{self.key_added}_stain_class_{marker}"

@@ -68,7 +68,10 @@ def _as_options(args: argparse.Namespace, message: object) -> str:
 
 def _names(text: str) -> list[str]:
     """Names that commas separate, as one use of an option gives them."""
-    return [name.strip() for name in text.split(",")]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing; separate names by commas, e.g. ERBB2,KRT8")
+    return names
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -316,9 +319,13 @@ def _embed(args: argparse.Namespace) -> int:
 
 def _impute(args: argparse.Namespace) -> int:
     from pastpy import tl
+    from pastpy._names import check_name
     from pastpy.tl._impute_expression import names_in_model
     from pastpy.tl._inputs import load_past
 
+    if args.table_added is not None:
+        # nuclei may have to be found before it is used
+        check_name(args.table_added, "table_added")
     model = load_past(args.model, args.device)
     if args.genes and not names_in_model(model, args.genes):
         raise KeyError(f"model {model.config.name!r} knows none of the genes {args.genes}")

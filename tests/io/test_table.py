@@ -112,6 +112,18 @@ def test_content_that_cannot_be_stored_leaves_the_old_table(stored):
     check_old_one_is_intact(stored)
 
 
+def test_a_table_needs_what_it_annotates_in_the_store(stored, toy_sdata):
+    more = toy_sdata(size=96, n_cells=9, shapes_key="outlines", table_key="more")
+    stored.shapes["outlines"], stored.tables["more"] = more.shapes["outlines"], more.tables["more"]
+    with pytest.raises(ValueError, match=r"'more' annotates \['outlines'\].*write them first.*write_element"):
+        write_table(stored, "more")
+    assert names_on_disk(stored) == ["cells"]
+    stored.write_element(["outlines"])
+    write_table(stored, "more")
+    back = spatialdata.read_zarr(stored.path)
+    assert sorted(back.shapes) == ["nuclei", "outlines"] and sorted(back.tables) == ["cells", "more"]
+
+
 def test_errors(stored, toy_sdata):
     with pytest.raises(KeyError, match=r"no table named 'spots'; this object has \['cells'\]"):
         write_table(stored, "spots")

@@ -33,6 +33,14 @@ def test_a_saved_model_is_the_same_model(tiny_model, saved):
         torch.testing.assert_close(loaded.embed_image(pixels), tiny_model.embed_image(pixels))
 
 
+def test_the_weights_file_of_a_folder_stands_for_it(tiny_model, saved):
+    loaded = past.models.load(str(saved / "model.safetensors"))
+    assert loaded.sha256 == past.models.load(saved).sha256 and loaded.gene_names == tiny_model.gene_names
+    (saved / "card.json").unlink()
+    with pytest.raises(ValueError, match=r"not hold the weights of a released.*is loaded from its whole folder"):
+        past.models.load(saved / "model.safetensors")
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "genes.parquet", "card.json"])
 def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()
@@ -90,10 +98,46 @@ def test_embeddings_are_normalised_and_ignore_gene_order(tiny_model):
     torch.testing.assert_close(a.norm(dim=1), torch.ones(4))
 
 
+def test_columns_of_one_gene_are_summed(tiny_model):
+    rng = np.random.default_rng(0)
+    once, genes = rng.poisson(3, (4, 14)), list(tiny_model.gene_names)
+    half = once // 2
+    with torch.inference_mode():
+        expected = tiny_model.embed_expression(once, genes)
+        found = tiny_model.embed_expression(np.hstack([half, once - half]), genes + genes)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_cells_without_known_counts_are_unknown(tiny_model):
     with torch.inference_mode():
         found = tiny_model.embed_expression([[0, 5], [2, 5]], ["GENE0", "NOSUCHGENE"])
     assert torch.isnan(found[0]).all() and torch.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "genes", "message"),
+    [
+        (-np.eye(2), ["ERBB2", "KRT8"], "counts must hold raw counts .* 2 values are not, e.g. -1"),
+        ([[0.5, np.nan]], ["ERBB2", "KRT8"], "counts must hold raw counts .* 2 values are not, e.g. 0.5"),
+        (np.eye(2), ["ERBB2"], "counts have 2 columns and genes 1 names"),
+    ],
+)
+def test_what_are_no_counts_is_refused(tiny_model, counts, genes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model.embed_expression(counts, genes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "found"),
+    [
+        (torch.zeros(1, 3, 96, 96, dtype=torch.uint8), r"uint8 \(1, 3, 96, 96\)"),
+        (torch.zeros(3, 96, 96), r"float32 \(3, 96, 96\)"),
+        (torch.zeros(1, 96, 96, 3), r"float32 \(1, 96, 96, 3\)"),
+    ],
+)
+def test_what_are_no_crops_is_refused(tiny_model, pixels, found):
+    with pytest.raises(ValueError, match=rf"pixels must be float \(n, 3, h, w\), got {found}.*image_stats"):
+        tiny_model.embed_image(pixels)
 
 
 def test_shares_sum_to_one_over_the_vocabulary(tiny_model):

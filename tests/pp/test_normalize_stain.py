@@ -56,7 +56,7 @@ def test_the_new_image_is_laid_where_the_old_one_is_and_defaults_ignore_it(rgb, 
     assert _elements.resolve_image(sdata) == "he" and _elements.resolve_mpp(sdata, "even") == 0.69
     assert get_transformation(sdata["even"], get_all=True) == get_transformation(sdata["he"], get_all=True)
     assert [lv.shape for lv in _elements.image_levels(sdata, "even")] == [(3, 512, 512), (3, 256, 256)]
-    with pytest.raises(ValueError, match="already has 'even'; pass overwrite=True"):
+    with pytest.raises(ValueError, match="already has an element 'even'; pass overwrite=True"):
         past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even")
     past.pp.normalize_stain(sdata, sdata_of(rgb), key_added="even", overwrite=True)
 
@@ -103,8 +103,12 @@ def test_bad_input(rgb, monkeypatch):
         past.pp.normalize_stain(sdata, sdata, method="mean")
     with pytest.raises(ValueError, match="no tissue found on image 'he'"):
         past.pp.normalize_stain(sdata, blank)
-    with pytest.raises(ValueError, match="already has 'he'"):
-        past.pp.normalize_stain(sdata, sdata, key_added="he", overwrite=True)
+    monkeypatch.setattr(module, "_squidpy", lambda: pytest.fail("computed before refusing"))
+    taken, unfit = "already has an element 'he'.*key_added={!r}", "key_added={!r} is no element name"
+    for name, said in [("he", taken), ("HE", taken), ("a/b", unfit), ("", unfit), (5, unfit)]:
+        with pytest.raises(ValueError, match=said.format(name)):
+            past.pp.normalize_stain(sdata, sdata, key_added=name, overwrite=True)
+    monkeypatch.undo()
     monkeypatch.setitem(__import__("sys").modules, "squidpy.experimental", None)
     with pytest.raises(ModuleNotFoundError, match="pip install 'squidpy>=1.8.2'"):
         module._squidpy()

@@ -146,7 +146,7 @@ def test_elements_are_replaced_only_on_request(toy_sdata):
     sdata, _ = bare(toy_sdata)
     segment_nuclei(sdata)
     before = sdata["nuclei"], sdata["cells"]
-    with pytest.raises(ValueError, match="already has 'nuclei'.*overwrite=True"):
+    with pytest.raises(ValueError, match="already has an element 'nuclei'; pass overwrite=True"):
         segment_nuclei(sdata)
     assert sdata["nuclei"] is before[0] and sdata["cells"] is before[1]
     segment_nuclei(sdata, overwrite=True, parameters=NucleiParameters(max_area_um2=30.0))
@@ -163,9 +163,14 @@ def test_elements_are_replaced_only_on_request(toy_sdata):
         ({"mpp": 8.3}, ValueError, "too coarse"),
         ({"mpp": -1}, ValueError, "positive number"),
         ({"block_px": 10}, ValueError, "block_px"),
-        ({"key_added": "a/b"}, ValueError, "no element name"),
-        ({"key_added": "he"}, ValueError, "another kind of element"),
+        ({"key_added": "a/b"}, ValueError, "key_added='a/b' is no element name"),
+        ({"key_added": 5}, ValueError, "key_added=5 is no element name"),
+        ({"table_key_added": ""}, ValueError, "table_key_added='' is no element name"),
+        ({"key_added": "he"}, ValueError, "an element 'he'; choose another name than key_added='he'"),
+        ({"key_added": "HE", "overwrite": True}, ValueError, "an element 'he'; choose.* key_added='HE'"),
+        ({"table_key_added": "HE"}, ValueError, "an element 'he'; choose another name than table_key_added='HE'"),
         ({"key_added": "cells"}, ValueError, "two names"),
+        ({"key_added": "Cells"}, ValueError, "key_added='Cells' and table_key_added='cells'.*two names"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_read(arguments, error, message):

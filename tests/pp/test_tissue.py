@@ -211,13 +211,13 @@ def test_limits_and_names():
     assert "tissue" not in blank and len(past.pp.find_tissue(blank, copy=True)) == 0
     sdata = sdata_of(slide())
     past.pp.find_tissue(sdata, key_added="pieces")
-    with pytest.raises(ValueError, match="already has 'pieces'; pass overwrite=True"):
+    with pytest.raises(ValueError, match="already has an element 'pieces'; pass overwrite=True"):
         past.pp.find_tissue(sdata, key_added="pieces")
     past.pp.find_tissue(sdata, key_added="pieces", overwrite=True)
-    with pytest.raises(ValueError, match="another kind of element"):
-        past.pp.find_tissue(sdata, key_added="he")
-    with pytest.raises(ValueError, match="no element name"):
-        past.pp.find_tissue(sdata, key_added="a b")
+    taken, unfit = "already has an element 'he'.*key_added={!r}", "key_added={!r} is no element name"
+    for name, said in [("he", taken), ("HE", taken), ("a b", unfit), ("", unfit), (5, unfit)]:
+        with pytest.raises(ValueError, match=said.format(name)):
+            past.pp.find_tissue(sdata, key_added=name, overwrite=True)
     with pytest.raises(ValueError, match="least_od"):
         TissueMaskParameters(least_od=0.2)
     with pytest.raises(ValueError, match="min_area_mm2 must be"):

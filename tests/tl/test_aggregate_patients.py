@@ -137,6 +137,9 @@ def test_an_outcome_has_one_value_a_patient(table):
         ({"genes": "KRT8"}, TypeError, r"use genes=\['KRT8'\]"),
         ({"outcome_columns": "SIMULATED_months"}, TypeError, "must be a list"),
         ({"expression_key": "foo"}, KeyError, "DataFrames in obsm"),
+        ({"genes": ["KRT8", "ERBB2", "KRT8"]}, ValueError, r"genes \['KRT8'\] are named more than once in genes="),
+        ({"label_key": "patient_id"}, ValueError, r"columns \['patient_id'\] are named more than once in patient_key="),
+        ({"outcome_columns": ["SIMULATED_event"] * 2}, ValueError, r"columns \['SIMULATED_event'\] are named more"),
     ],
 )
 def test_bad_input(table, keywords, error, message):
@@ -148,6 +151,8 @@ def test_cells_without_a_patient_are_refused(table):
     table.obs["patient_id"] = ["b", None, "a", "a", "a"]
     with pytest.raises(ValueError, match="1 cells have no patient"):
         aggregate_patients(table, patient_key="patient_id")
+    with pytest.raises(ValueError, match="there are no cells: every table given has 0 rows"):
+        aggregate_patients(table[:0], patient_key="patient_id")
     with pytest.raises(ValueError, match="no object given"):
         aggregate_patients([], patient_key="patient_id")
     with pytest.raises(TypeError, match="expected a SpatialData"):

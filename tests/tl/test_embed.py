@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import spatialdata
-from anndata import AnnData
-from scipy.sparse import csr_matrix
+from anndata import AnnData, read_h5ad
+from scipy.sparse import csc_matrix, csr_matrix
 from spatialdata.transformations import Affine, Scale, Sequence, Translation, set_transformation
 
 import pastpy as past
@@ -40,6 +40,38 @@ def test_dense_equals_crop(toy_sdata, tiny_model):
     table = sdata["cells"]
     np.testing.assert_allclose(table.obsm["X_past_image"], table.obsm["X_crop_image"], atol=1e-4)
     assert np.isnan(table.obsm["X_past_expression"]).all()
+
+
+def test_rows_without_a_shape_are_told_of(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    table = sdata["cells"]
+    column = table.uns["spatialdata_attrs"]["instance_key"]
+    ids = table.obs[column].to_numpy().copy()
+    ids[:2] += 10**6
+    table.obs[column] = ids
+    with pytest.warns(UserWarning, match=rf"2 of {len(ids)} rows of table 'cells' have an id that is not in the index"):
+        past.tl.embed(sdata, tiny_model, progress=False)
+    assert np.isnan(table.obsm["X_past_image"]).all(axis=1).tolist() == [True] * 2 + [False] * (len(ids) - 2)
+
+
+def test_points_in_the_middle_of_cells_are_their_coordinates(toy_sdata, tiny_model):
+    sdata = toy_sdata()
+    past.tl.embed(sdata, tiny_model, progress=False)
+    table = sdata["cells"]
+    table.obsm["spatial"] += 0.2
+    before = table.obsm["spatial"].copy()
+    past.tl.embed(sdata, tiny_model, progress=False)
+    np.testing.assert_array_equal(table.obsm["spatial"], before)
+    assert "spatial_before_past" not in table.obsm
+
+
+def test_a_unit_that_cannot_be_is_refused(toy_sdata, tiny_model):
+    with pytest.raises(ValueError, match="mpp cannot be: 500 µm/px, where tissue images have 0.02 to 50"):
+        past.tl.embed(toy_sdata(), tiny_model, mpp=500, progress=False)
+    sdata = toy_sdata()
+    sdata.attrs["past"]["mpp"]["he"] = 1e6
+    with pytest.raises(ValueError, match=r"\['mpp'\]\['he'\] cannot be: 1e\+06 µm/px"):
+        past.tl.embed(sdata, tiny_model, progress=False)
 
 
 def test_batches_change_nothing(toy_sdata, tiny_model, monkeypatch):
@@ -127,6 +159,23 @@ def test_expression_of_an_anndata(toy_sdata, tiny_model):
         past.tl.embed(table, tiny_model, modality="image")
 
 
+@pytest.mark.parametrize("stored", [csr_matrix, csc_matrix, csr_matrix.toarray], ids=["csr", "csc", "dense"])
+def test_counts_may_be_backed_by_a_file(toy_sdata, tiny_model, tmp_path, stored):
+    table = toy_sdata()["cells"]
+    expected = past.tl.embed(table, tiny_model, copy=True).obsm["X_past"]
+    table.X = stored(table.X)
+    table.write_h5ad(tmp_path / "a.h5ad")
+    backed = read_h5ad(tmp_path / "a.h5ad", backed="r")
+    copied = past.tl.embed(backed, tiny_model, copy=True)
+    past.tl.embed(backed, tiny_model)
+    for found in (copied, backed):
+        np.testing.assert_array_equal(found.obsm["X_past"], expected)
+    with pytest.raises(ValueError, match=r"part of one that is backed by a file.*to_memory\(\)"):
+        past.tl.embed(backed[:5], tiny_model)
+    with pytest.raises(ValueError, match=r"a\.h5ad' is a table without an image.*anndata\.read_h5ad"):
+        past.tl.embed(tmp_path / "a.h5ad", tiny_model)
+
+
 def test_copy_leaves_the_object_alone(toy_sdata, tiny_model):
     sdata = toy_sdata()
     copied = past.tl.embed(sdata, tiny_model, copy=True, progress=False)
@@ -200,6 +249,7 @@ def test_bad_input_is_named_and_changes_nothing(toy_sdata, tiny_model):
         (ValueError, "mpp must be a positive number", {"mpp": -1}),
         (ValueError, "modality='picture' is unknown", {"modality": "picture"}),
         (ValueError, "mode='sparse' is unknown", {"mode": "sparse"}),
+        (ValueError, "key_added='a/b' is no stem of slot names", {"key_added": "a/b"}),
         (ValueError, "not in coordinate system 'aligned'", {"coordinate_system": "aligned"}),
     ]
     for kind, message, arguments in cases:

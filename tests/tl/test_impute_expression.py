@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import spatialdata
+from anndata import AnnData
 from scipy import stats
+from spatialdata.models import TableModel
 
 import pastpy as past
 from pastpy._provenance import forget, recorded
+from pastpy.tl import _impute_expression
 from pastpy.tl._impute_expression import predictive_spread
 
 GENES = ["GENE3", "ERBB2"]
@@ -116,6 +119,21 @@ def test_spread_is_that_of_the_negative_binomial():
         assert inside.cdf(high - 1.1) < 0.95 and inside.cdf(low - 1.1) <= 0.05
 
 
+@pytest.mark.parametrize("target_sum", [np.float64(500), np.float16(500), 500])
+def test_predictions_are_float32(toy_sdata, tiny_model, target_sum):
+    found = impute(toy_sdata(), tiny_model, genes=GENES, uncertainty=True, target_sum=target_sum).obsm
+    for suffix in ("", "_std", "_lower", "_upper"):
+        assert set(found[f"past_expression{suffix}"].dtypes) == {np.dtype(np.float32)}
+
+
+def test_spread_does_not_depend_on_how_many_genes_go_at_once(toy_sdata, tiny_model, monkeypatch):
+    whole = impute(toy_sdata(), tiny_model, genes=GENES, uncertainty=True).obsm
+    monkeypatch.setattr(_impute_expression, "_SPREAD_VALUES", 1)
+    parts = impute(toy_sdata(), tiny_model, genes=GENES, uncertainty=True).obsm
+    for suffix in ("", "_std", "_lower", "_upper"):
+        pd.testing.assert_frame_equal(parts[f"past_expression{suffix}"], whole[f"past_expression{suffix}"])
+
+
 def test_what_the_model_is_unsure_of_adds_to_the_counting_noise():
     share, theta = np.array([[0.02, 1e-4]]), np.array([3.0, 0.7])
     plain = predictive_spread(share, theta, depth=5000, target_sum=1e4)
@@ -217,8 +235,38 @@ def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):
     np.testing.assert_allclose(stored.X, frame)
     assert set(stored.layers) >= {"std", "lower", "upper"}
     assert stored.uns["spatialdata_attrs"]["region"] == "nuclei"
-    with pytest.raises(ValueError, match="table_added='imputed' is already an element"):
-        past.tl.impute_expression(sdata, tiny_model, genes=GENES, table_added="imputed")
+
+
+def test_a_table_of_its_own_for_one_that_annotates_no_shapes(tiny_model):
+    counts = AnnData(np.ones((3, len(tiny_model.gene_names)), dtype=np.float32))
+    counts.var_names = tiny_model.gene_names
+    sdata = spatialdata.SpatialData(tables={"cells": TableModel.parse(counts)})
+    past.tl.impute_expression(
+        sdata, tiny_model, genes=GENES, table_added="imputed", modality="expression", progress=False
+    )
+    assert sdata["imputed"].shape == (3, len(GENES))
+    assert sdata["imputed"].obs.empty
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"table_added": "q/r"}, "table_added='q/r' is no element name"),
+        ({"table_added": ""}, "table_added='' is no element name"),
+        ({"table_added": "cells"}, "already has an element 'cells'; choose another name than table_added='cells'"),
+        ({"table_added": "HE"}, "already has an element 'he'; choose another name than table_added='HE'"),
+        ({"key_added": "a/b"}, "key_added='a/b' is no stem of slot names"),
+        ({"key_added": ""}, "key_added='' is no stem"),
+        ({"key_added": 5}, "key_added=5 is no stem"),
+        ({"key_added": "PAST"}, r"slot 'PAST_valid', and the table has obs\['past_valid'\].*only in case"),
+    ],
+)
+def test_names_that_cannot_be_stored_are_refused_first(toy_sdata, tiny_model, monkeypatch, names, message):
+    monkeypatch.setattr("pastpy.tl._inputs.gather_images", lambda *a, **k: pytest.fail("computed before refusing"))
+    sdata = toy_sdata()
+    sdata["cells"].obs["past_valid"] = True
+    with pytest.raises(ValueError, match=message):
+        past.tl.impute_expression(sdata, tiny_model, genes=GENES, **names)
 
 
 @pytest.mark.parametrize(
@@ -226,6 +274,7 @@ def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):
     [
         ("ERBB2", r"got the string 'ERBB2'; use genes=\['ERBB2'\]"),
         ([], "genes is empty"),
+        (["ERBB2", None, 3], r"genes must be a list of gene symbols, and holds \[None, 3\]"),
         (["ERBB2", "ERBB2"], r"\['ERBB2'\] are given twice"),
         (["A/B"], r"\['A/B'\] are empty, reserved or contain a slash"),
         (["."], "reserved"),
@@ -239,8 +288,9 @@ def test_genes_that_cannot_be_stored_are_refused_first(toy_sdata, tiny_model, mo
 
 
 def test_other_arguments_are_checked(toy_sdata, tiny_model):
-    with pytest.raises(ValueError, match="target_sum must be positive"):
-        past.tl.impute_expression(toy_sdata(), tiny_model, target_sum=0)
+    for target_sum in (0, np.inf, "many", None):
+        with pytest.raises(ValueError, match="target_sum must be a positive number"):
+            past.tl.impute_expression(toy_sdata(), tiny_model, target_sum=target_sum)
     with pytest.raises(ValueError, match="use one of them"):
         past.tl.impute_expression(toy_sdata(), tiny_model, table_added="x", copy=True)
 

@@ -386,7 +386,7 @@ def blind(sdata: SpatialData, *, image_key: str | None = None) -> SpatialData:
         images = [name for name in sdata.images if _looks_like_he(sdata, name)]
     else:
         images = [_elements.resolve_image(sdata, image_key)]
-    annotated = {region for table in sdata.tables.values() for region in _elements._regions(table)}
+    annotated = {region for table in sdata.tables.values() for region in _elements.regions_of(table)}
     return SpatialData(
         images={name: sdata.images[name] for name in images},
         labels={name: labels for name, labels in sdata.labels.items() if name in annotated},

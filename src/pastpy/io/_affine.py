@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pastpy.io._resolution import check_plausible
+from pastpy._elements import check_mpp
 from pastpy.io._st_files import existing, unzipped
 
 __all__ = ["Alignment", "affine_mpp", "fit_affine", "given_matrix", "read_alignment"]
@@ -169,7 +169,7 @@ def fit_affine(source: np.ndarray, target: np.ndarray, *, pixel_um: float, name:
 
 def affine_mpp(matrix: np.ndarray, *, pixel_um: float, name: str) -> float:
     """µm per source pixel that an affine implies, for µm per target pixel."""
-    return check_plausible(
+    return check_mpp(
         float(np.sqrt(abs(np.linalg.det(matrix[:2, :2])))) * pixel_um, f"µm/px of the H&E by alignment {name}"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from pastpy._cell_elements import cell_table
 from pastpy._elements import image_levels, level0_affine, transform_shapes
+from pastpy._names import check_distinct, check_new
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["add_cells", "check_names", "check_on_image", "replace_file"]
 
 
-def check_names(sdata: SpatialData, *names: str) -> None:
+def check_names(sdata: SpatialData, key_added: str, table_key_added: str | None = None) -> None:
     """Refuse names that are taken, the same, or that SpatialData would refuse after the work.
 
     Raises
@@ -27,18 +27,10 @@ def check_names(sdata: SpatialData, *names: str) -> None:
     ValueError
         Naming the first such name.
     """
-    # SpatialData holds no two names that differ by case only
-    taken = {known.lower(): known for _, known, _ in sdata.gen_elements()}
-    if len({name.lower() for name in names}) < len(names):
-        raise ValueError(f"two elements cannot both be named {names[0]!r}")
-    for name in names:
-        if not re.fullmatch(r"(?!__)[\w.-]+", name) or name in {".", ".."}:
-            raise ValueError(f"{name!r} is no element name; use letters, digits, '_', '-' and '.'")
-        if name.lower() in taken:
-            raise ValueError(
-                f"this object already has an element {taken[name.lower()]!r}; choose another name than {name!r}, or "
-                "delete it first"
-            )
+    check_new(sdata, key_added, "key_added")
+    if table_key_added is not None:
+        check_new(sdata, table_key_added, "table_key_added")
+        check_distinct(key_added=key_added, table_key_added=table_key_added)
 
 
 def add_cells(

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pastpy import _keys
+from pastpy._elements import check_mpp
 from pastpy.io._bundle import bundle_folder, opened_by
 from pastpy.io._cosmx_files import CELL, CENTRE, find_files, pixel_size, read_cells, read_counts, read_polygons
 from pastpy.io._damaged import read_file
 from pastpy.io._he import add_he, he_path, open_he
-from pastpy.io._resolution import check_plausible
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame, GeoSeries
@@ -100,7 +100,7 @@ def read_cosmx(
             f"{files['fov_positions'].name} does not give positions in both pixels and millimetres; pass pixel_um= "
             "(0.12028 for the commercial instrument, 0.18 for data from before it)"
         )
-    pixel_um = check_plausible(stated if pixel_um is None else pixel_um, "pixel_um")
+    pixel_um = check_mpp(stated if pixel_um is None else pixel_um, "pixel_um")
     he = None
     if he_image is not None and he_alignment is not None:
         he = open_he(he_path(he_image), he_alignment, pixel_um=pixel_um, mpp=mpp)

@@ -10,10 +10,9 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._cell_elements import planar_transformations
-from pastpy._elements import image_levels, level0_affine, require_spatialdata, table_of, transform_shapes
+from pastpy._elements import check_mpp, image_levels, level0_affine, require_spatialdata, table_of, transform_shapes
 from pastpy.io._cells import check_names, check_on_image, replace_file
 from pastpy.io._groups import cell_ids, obs_column, palette
-from pastpy.io._resolution import check_plausible
 from pastpy.io._st_files import existing
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def read_xenium_explorer(
 
     check_names(require_spatialdata(sdata), key_added)
     if pixel_um is not None:
-        per_um = 1 / check_plausible(pixel_um, "pixel_um")
+        per_um = 1 / check_mpp(pixel_um, "pixel_um")
         places = {_keys.COORDINATE_SYSTEM: Scale([per_um, per_um], axes=("x", "y"))}
     elif like in sdata.shapes:
         places = planar_transformations(sdata.shapes[like])

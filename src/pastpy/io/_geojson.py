@@ -85,7 +85,7 @@ def read_geojson(
 
     image_key = resolve_image(require_spatialdata(sdata), image_key)
     um = resolve_mpp(sdata, image_key, mpp) if table_key_added is not None else 1.0
-    check_names(sdata, key_added, *([] if table_key_added is None else [table_key_added]))
+    check_names(sdata, key_added, table_key_added)
     path = Path(path)
     features = _features(path)
     polygons = _polygons(features, path.name)

@@ -9,11 +9,10 @@ import numpy as np
 
 from pastpy import _keys
 from pastpy._cell_elements import finest, planar_transformations
-from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
+from pastpy._elements import check_mpp, image_levels, require_spatialdata, resolve_image, resolve_mpp
 from pastpy.io._cells import add_cells, check_names
 from pastpy.io._damaged import DAMAGED
 from pastpy.io._label_polygons import label_polygons
-from pastpy.io._resolution import check_plausible
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -84,7 +83,7 @@ def read_labels(
 
     image_key = resolve_image(require_spatialdata(sdata), image_key)
     mpp = resolve_mpp(sdata, image_key, mpp)
-    check_names(sdata, key_added, *([] if table_key_added is None else [table_key_added]))
+    check_names(sdata, key_added, table_key_added)
     if isinstance(labels, str) and labels in sdata.labels:
         if labels_mpp is not None:
             raise ValueError(
@@ -157,7 +156,7 @@ def _places(
 
     places = planar_transformations(sdata.images[image_key])
     sizes = image_levels(sdata, image_key)[0].sizes
-    ratio = 1.0 if labels_mpp is None else check_plausible(labels_mpp, "labels_mpp") / mpp
+    ratio = 1.0 if labels_mpp is None else check_mpp(labels_mpp, "labels_mpp") / mpp
     covered = [n * ratio for n in shape]
     # a pixel of the coarser of the two is what rounding costs
     slack = max(1.0, ratio) * (0 if labels_mpp is None else 1)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pastpy._cell_elements import levels_of
-from pastpy._elements import past_attrs, set_mpp
+from pastpy._elements import check_mpp, past_attrs, set_mpp
 from pastpy._keys import MPP
-from pastpy.io._resolution import check_plausible
 from pastpy.io._wsi import is_store, read_wsi
 from pastpy.io._xenium import MANIFEST, is_bundle, read_xenium
 
@@ -53,6 +52,11 @@ def read_any(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no SpatialData store, Xenium bundle or slide at {str(path)!r}; check the path")
+    if path.suffix == ".h5ad":
+        raise ValueError(
+            f"{str(path)!r} is a table without an image, and what is opened by its path is a SpatialData store, a "
+            "Xenium bundle or a slide; in Python, read it with anndata.read_h5ad(path) and pass the AnnData"
+        )
     if is_bundle(path):
         return read_xenium(path, mpp=mpp, he_image=he_image, he_alignment=he_alignment)
     if he_image is not None or he_alignment is not None:
@@ -63,7 +67,7 @@ def read_any(
         return read_wsi(path, mpp=mpp)
     sdata = _read_store(path)
     if mpp is not None:
-        mpp = check_plausible(mpp, "mpp")
+        mpp = check_mpp(mpp, "mpp")
         if len(sdata.images) == 1 and not past_attrs(sdata).get(MPP):
             set_mpp(sdata, next(iter(sdata.images)), mpp)
     return sdata

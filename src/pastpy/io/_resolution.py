@@ -6,19 +6,15 @@ import math
 import warnings
 from typing import Any
 
-from pastpy._elements import check_mpp
+from pastpy._elements import check_mpp, plausible_mpp
 
-__all__ = ["DIFFERS", "FOREIGN", "UM", "check_plausible", "choose_mpp", "positive", "positive_pair", "stated_mpp"]
+__all__ = ["DIFFERS", "FOREIGN", "UM", "choose_mpp", "positive", "positive_pair", "stated_mpp"]
 
 #: Micrometres in a unit of length, by the names that OME and ImageJ use.
 UM = {
     "nm": 1e-3, "nanometer": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0,
     "mm": 1e3, "millimeter": 1e3, "cm": 1e4, "centimeter": 1e4, "m": 1e6, "meter": 1e6, "inch": 25400.0, "in": 25400.0,
 }  # fmt: skip
-
-#: µm/px of tissue images. A 100× objective gives about 0.06; at 50 a nucleus is a fraction of a pixel, while the print
-#: resolutions that cameras and editors write (72 to 300 dpi) read as 350 to 85.
-PLAUSIBLE = (0.02, 50.0)
 
 #: Relative difference of x and y that scanners' rounding explains.
 _ANISOTROPY = 0.01
@@ -49,8 +45,8 @@ def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: st
         If neither is known, or the value is implausible, or (with nothing given) the pixels are not square.
     """
     if given is not None:
-        mpp = check_plausible(given, f"mpp={given!r} for {name}")
-        if stored is not None and all(_plausible(s) for s in stored):
+        mpp = check_mpp(given, f"mpp={given!r} for {name}")
+        if stored is not None and all(plausible_mpp(s) for s in stored):
             off = max(abs(s / mpp - 1) for s in stored)
             if off > DIFFERS:
                 warnings.warn(
@@ -61,7 +57,7 @@ def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: st
         return mpp
     if stored is None:
         raise ValueError(f"{name} does not state its µm/px; pass mpp= (µm per level-0 pixel)")
-    x, y = (check_plausible(s, f"{name} states µm/px that") for s in stored)
+    x, y = (check_mpp(s, f"{name} states µm/px that") for s in stored)
     if abs(x / y - 1) > _ANISOTROPY:
         raise ValueError(
             f"{name} states pixels that are not square, {_text(stored)} µm/px in x and y; pastpy needs square ones: "
@@ -73,7 +69,7 @@ def choose_mpp(given: float | None, stored: tuple[float, float] | None, name: st
 def stated_mpp(given: float | None, stored: tuple[float, float] | None) -> float | None:
     """µm/px to check another source by: ``given``, else the mean of what the file states in x and y."""
     if given is not None:
-        return check_plausible(given, "mpp")
+        return check_mpp(given, "mpp")
     return None if stored is None else sum(stored) / 2
 
 
@@ -90,21 +86,6 @@ def positive_pair(x: Any, y: Any) -> tuple[float, float] | None:
     """Sizes in x and y as a file states them, ``None`` unless :func:`positive` takes both."""
     sizes = positive(x), positive(y)
     return None if sizes[0] is None or sizes[1] is None else (sizes[0], sizes[1])
-
-
-def check_plausible(mpp: object, what: str) -> float:
-    """Return ``mpp`` as a float if a tissue image can have it, else raise ``ValueError``."""
-    value = check_mpp(mpp, what)
-    if not _plausible(value):
-        raise ValueError(
-            f"{what} cannot be: {value:g} µm/px, where tissue images have {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}; pass "
-            "mpp= in µm per level-0 pixel"
-        )
-    return value
-
-
-def _plausible(value: float) -> bool:
-    return PLAUSIBLE[0] <= value <= PLAUSIBLE[1]
 
 
 def _text(stored: tuple[float, float]) -> str:

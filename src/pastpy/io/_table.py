@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pastpy._elements import regions_of
 from pastpy.io._store import without_notices
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def write_table(sdata: SpatialData, table_key: str) -> None:
     KeyError
         If there is no such table.
     ValueError
-        If the object is not backed by a store on this machine.
+        If the object is not backed by a store on this machine, or the store lacks the shapes that the table annotates.
     PermissionError
         If the store is read-only.
 
@@ -57,6 +58,7 @@ def write_table(sdata: SpatialData, table_key: str) -> None:
             "sdata.write(path)"
         )
     check_writable(sdata.path)
+    _check_annotated(sdata, table_key)
     sidecar = _NEW + table_key
     folder, container = sdata.path / "tables", _format_of(sdata.path)
     _remove(folder / sidecar)
@@ -82,6 +84,17 @@ def check_writable(path: Path) -> None:
         raise PermissionError(
             f"the store {str(path)!r} is read-only, so no results can be written to it; pass the object "
             "(spatialdata.read_zarr(path)) or copy=True to have them in memory, or copy the store"
+        )
+
+
+def _check_annotated(sdata: SpatialData, table_key: str) -> None:
+    """Refuse a table of elements that are in the object alone: read again, its rows would have no place."""
+    stored = {path.split("/")[-1] for path in sdata.elements_paths_on_disk()}
+    lacking = [name for name in regions_of(sdata.tables[table_key]) if name in sdata and name not in stored]
+    if lacking:
+        raise ValueError(
+            f"table {table_key!r} annotates {lacking}, which are in the object but not in the store "
+            f"{str(sdata.path)!r}; write them first, with sdata.write_element({lacking})"
         )
 
 

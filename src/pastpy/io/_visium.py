@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._elements import check_mpp
 from pastpy._provenance import record
 from pastpy.io._bundle import annotate, bundle_folder, element_name, opened_by, require_files
-from pastpy.io._resolution import check_plausible
 from pastpy.io._spaceranger import add_images, hires_size, into_global, open_fullres, pitch_mpp, read_scalefactors
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_visium(
         array = table.obs[["array_col", "array_row"]].to_numpy(dtype=float)
     if not (np.isfinite(pixels).all() and np.isfinite(array).all()):
         raise ValueError(f"Visium output {folder.name}: spots of the counts are missing from the tissue positions")
-    mpp_data = check_plausible(
+    mpp_data = check_mpp(
         pitch_mpp(
             array,
             pixels,

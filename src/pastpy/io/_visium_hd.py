@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._elements import check_mpp
 from pastpy._provenance import record
 from pastpy.io._bundle import bundle_folder, element_name, opened_by
-from pastpy.io._resolution import check_plausible
 from pastpy.io._spaceranger import add_images, hires_size, into_global, open_fullres, read_scalefactors
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _resolution(folder: Path) -> tuple[dict[str, float], float]:
     stated = {float(f["microns_per_pixel"]) for f in each}
     if max(stated) > min(stated) * 1.001:
         raise ValueError(f"Visium HD output {folder.name}: its scale factors state several µm/px, {sorted(stated)}")
-    return each[0], check_plausible(min(stated), f"Visium HD output {folder.name}: 'microns_per_pixel'")
+    return each[0], check_mpp(min(stated), f"Visium HD output {folder.name}: 'microns_per_pixel'")
 
 
 def _find_image(folder: Path, given: str | Path | None) -> Path | None:

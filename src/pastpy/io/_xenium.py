@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pastpy import _keys
-from pastpy._elements import record_added, set_mpp
+from pastpy._elements import check_mpp, record_added, set_mpp
 from pastpy._provenance import record
 from pastpy.io._bundle import annotate, bundle_folder, opened_by, require_files
 from pastpy.io._he import add_he, he_path, open_he
-from pastpy.io._resolution import check_plausible
 from pastpy.io._slide_tiff import check_complete
 
 if TYPE_CHECKING:
@@ -177,7 +176,7 @@ def _pixel_size(folder: Path) -> float:
         raise ValueError(
             f"Xenium bundle {folder.name}: {MANIFEST} is damaged or states no 'pixel_size' ({error}); copy it again"
         ) from error
-    return check_plausible(size, f"Xenium bundle {folder.name}: 'pixel_size' in {MANIFEST}")
+    return check_mpp(size, f"Xenium bundle {folder.name}: 'pixel_size' in {MANIFEST}")
 
 
 def is_bundle(path: Path) -> bool:

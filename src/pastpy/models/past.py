@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pastpy.models.blocks import length_groups
+from pastpy.models.checks import check_counts, check_pixels
 from pastpy.models.crops import pool_crops
 from pastpy.models.encoders import build_encoder
 from pastpy.models.joint import JointHead, normalised_sum
@@ -364,7 +365,13 @@ class PAST(nn.Module):
         Returns
         -------
         float32 (n, embedding_dim), L2-normalised.
+
+        Raises
+        ------
+        ValueError
+            If the pixels are no floats, or have another shape.
         """
+        check_pixels(pixels)
         return F.normalize(self.project_image(self.image_tokens(self.pool_crops(pixels))), dim=1)
 
     def pool_crops(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -421,10 +428,18 @@ class PAST(nn.Module):
         Returns
         -------
         float32 (n, embedding_dim), L2-normalised; NaN where a cell has no count of a known gene.
+
+        Raises
+        ------
+        ValueError
+            If values are not counts, or there are not as many genes as columns.
         """
         from scipy.sparse import csr_matrix
 
         counts = csr_matrix(counts)
+        check_counts(counts, "counts", "pass them before normalisation or a logarithm")
+        if len(genes) != counts.shape[1]:
+            raise ValueError(f"counts have {counts.shape[1]} columns and genes {len(genes)} names; name each column")
         told = None
         if technology is not None:
             names = [technology] * counts.shape[0] if isinstance(technology, str) else technology
@@ -449,8 +464,8 @@ class PAST(nn.Module):
 
     def alone(self, i: int) -> PAST:
         """A model of one member, without linear readout, to train it: the member itself, and copies of all else."""
-        alone = copy.deepcopy(self)
-        alone.members, alone.linear = self.members[i : i + 1], None
+        # what the copy is told of already, it takes as it is
+        alone = copy.deepcopy(self, {id(self.members): self.members[i : i + 1], id(self.linear): None})
         n = len(self.members)
         for name in ("image_projection", "cell_projection"):
             whole = getattr(self, name)

@@ -88,6 +88,16 @@ def find(name_or_path: str | os.PathLike[str]) -> Path:
     )
 
 
+def _folder_of(name_or_path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The folder of a model whose weights file is named, where the files that belong to it lie beside it."""
+    from pastpy.models.files import CARD, CONFIG, WEIGHTS
+    from pastpy.models.released_import import is_released
+
+    path = Path(name_or_path)
+    whole = path.name == WEIGHTS and path.is_file() and (path.parent / CONFIG).is_file()
+    return path.parent if whole and ((path.parent / CARD).is_file() or is_released(path.parent)) else name_or_path
+
+
 def _refuse_known(name: str) -> None:
     """``ValueError`` for a published model that is not bundled: where it is, and how to use it."""
     from pastpy.models.known import KNOWN
@@ -113,8 +123,9 @@ def load(
     Parameters
     ----------
     name_or_path
-        A bundled name (see :func:`available`), a folder written by ``model.save``, a released ``.pth`` checkpoint, or
-        the folder that ``pastpy models convert`` made of one.
+        A bundled name (see :func:`available`), a folder written by ``model.save``, or its ``model.safetensors`` among
+        the other files; a released ``.pth`` checkpoint, its weights as ``.safetensors``, or the folder that
+        ``pastpy models convert`` made of one.
     device
         Torch device, or ``"auto"``.
     backbone
@@ -138,6 +149,7 @@ def load(
     from pastpy.models.files import load_model
     from pastpy.models.released_import import is_released, load_released
 
+    name_or_path = _folder_of(name_or_path)
     if is_released(name_or_path):
         return load_released(name_or_path, device=str(resolve_device(device)))
     return load_model(find(name_or_path), backbone=backbone).to(resolve_device(device))

@@ -210,7 +210,10 @@ def _fit(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], 
     }
     if any(wrong.values()):
         told = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in wrong.items() if names)
-        raise ValueError(f"{path} does not hold the weights of a released PAST model: {told}")
+        raise ValueError(
+            f"{path} does not hold the weights of a released PAST model: {told}. A model that model.save(folder) wrote "
+            "is loaded from its whole folder"
+        )
     fitted = {name: given[name].float() for name in wanted}
     fitted["temperature"] = fitted["temperature"].clamp(0.01, 1.0)
     return fitted

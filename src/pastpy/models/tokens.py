@@ -67,12 +67,29 @@ def known_depth(counts: csr_matrix, columns: np.ndarray) -> np.ndarray:
 
 
 def pad_rows(counts: csr_matrix, columns: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Non-zero known counts of each row, left-aligned: genes int64 and values float32, (n, k), padded with −1 and 0."""
+    """Non-zero known counts of each row, left-aligned: genes int64 and values float32, (n, k), padded with −1 and 0.
+
+    Columns of one gene, as symbols that stand twice have them, are summed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy.sparse import csr_matrix
+    >>> genes, values = pad_rows(csr_matrix([[1, 2, 4]]), np.array([7, -1, 7]))
+    >>> genes.tolist(), values.tolist()
+    ([[7]], [[5.0]])
+    """
     import numpy as np
+    from scipy.sparse import csr_matrix
 
     known = counts[:, np.flatnonzero(columns >= 0)].tocsr()
-    known.eliminate_zeros()
     vocabulary = columns[columns >= 0]
+    once, position = np.unique(vocabulary, return_inverse=True)
+    if len(once) < len(vocabulary):
+        known = csr_matrix((known.data, position[known.indices], known.indptr), shape=(known.shape[0], len(once)))
+        known.sum_duplicates()
+        vocabulary = once
+    known.eliminate_zeros()
     lengths = np.diff(known.indptr)
     at = np.arange(known.nnz) - np.repeat(known.indptr[:-1], lengths)
     rows = np.repeat(np.arange(known.shape[0]), lengths)

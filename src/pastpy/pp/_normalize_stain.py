@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pastpy._elements import image_levels, record_added, require_spatialdata, resolve_image, resolve_mpp, set_mpp
+from pastpy._names import check_new
 from pastpy.engine.read import rgb_channels, unit_range
 from pastpy.pp._tissue import tissue_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters
@@ -74,8 +75,8 @@ def normalize_stain(
     ModuleNotFoundError
         If squidpy is older than 1.8.2.
     ValueError
-        If the method is unknown, the name is taken, µm/px is unknown, or either image is not RGB, holds no tissue or
-        none whose stains can be told apart.
+        If the method is unknown, the name is taken or not allowed, µm/px is unknown, or either image is not
+        RGB, holds no tissue or none whose stains can be told apart.
 
     References
     ----------
@@ -95,9 +96,8 @@ def normalize_stain(
     if method not in get_args(Method):
         raise ValueError(f"method={method!r} is unknown; use one of {list(get_args(Method))}")
     image_key = resolve_image(sdata, image_key)
-    key_added = key_added or f"{image_key}_normalized"
-    if key_added == image_key or (key_added in sdata and (not overwrite or key_added not in sdata.images)):
-        raise ValueError(f"this object already has {key_added!r}; pass overwrite=True, or another name as key_added=")
+    key_added = f"{image_key}_normalized" if key_added is None else key_added
+    check_new(sdata, key_added, "key_added", replaces=set(sdata.images) - {image_key}, overwrite=overwrite)
     mpp = resolve_mpp(sdata, image_key, mpp)
     squidpy = _squidpy()
     reference_key = resolve_image(reference, reference_image_key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 from pastpy import _keys
 from pastpy._cell_elements import cell_table, planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
+from pastpy._names import check_distinct, check_new
 from pastpy._provenance import record
 from pastpy._settings import show_progress
 from pastpy.pp._blocks import Block, WorkingImage, plan_blocks
@@ -174,16 +174,9 @@ def _check_arguments(image_key: str, method: object, mpp: float, block_px: int) 
 
 def _check_names(sdata: SpatialData, shapes_key: str, table_key: str, overwrite: bool) -> None:
     """Refuse names that SpatialData would refuse after the computation."""
-    if shapes_key == table_key:
-        raise ValueError(f"key_added and table_key_added are both {shapes_key!r}; two elements need two names")
-    kinds = {"key_added": (shapes_key, sdata.shapes), "table_key_added": (table_key, sdata.tables)}
-    for argument, (name, elements) in kinds.items():
-        if not re.fullmatch(r"(?!__)[\w.-]+", name) or name in {".", ".."}:
-            raise ValueError(f"{argument}={name!r} is no element name; use letters, digits, '_', '-' and '.'")
-        if name in sdata and name not in elements:
-            raise ValueError(f"{argument}={name!r} is already the name of another kind of element; choose another name")
-        if name in sdata and not overwrite:
-            raise ValueError(f"this object already has {name!r}; pass overwrite=True, or another name as {argument}=")
+    check_new(sdata, shapes_key, "key_added", replaces=sdata.shapes, overwrite=overwrite)
+    check_new(sdata, table_key, "table_key_added", replaces=sdata.tables, overwrite=overwrite)
+    check_distinct(key_added=shapes_key, table_key_added=table_key)
 
 
 def _segmenter(method: str | Callable[..., np.ndarray], image: WorkingImage, parameters: NucleiParameters) -> Segment:

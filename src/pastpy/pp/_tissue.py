@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pastpy._cell_elements import planar_transformations
 from pastpy._elements import image_levels, require_spatialdata, resolve_image, resolve_mpp
+from pastpy._names import check_new
 from pastpy.pp._overview import Overview, read_overview
 from pastpy.pp._tissue_mask import TissueMaskParameters, tissue_mask
 
@@ -87,7 +87,7 @@ def find_tissue(
     image_key = resolve_image(sdata, image_key)
     mpp = resolve_mpp(sdata, image_key, mpp)
     if not copy:
-        _check_name(sdata, key_added, overwrite)
+        check_new(sdata, key_added, "key_added", replaces=sdata.shapes, overwrite=overwrite)
     overview, mask = tissue_overview(sdata, image_key, mpp, parameters)
     polygons = mask_polygons(mask)
     pieces = _pieces(polygons, overview.mpp)
@@ -156,15 +156,6 @@ def _to_level0(polygons: np.ndarray, scale: float) -> np.ndarray:
     import shapely
 
     return shapely.transform(polygons, lambda xy: xy * scale)
-
-
-def _check_name(sdata: SpatialData, name: str, overwrite: bool) -> None:
-    if not re.fullmatch(r"(?!__)[\w.-]+", name) or name in {".", ".."}:
-        raise ValueError(f"key_added={name!r} is no element name; use letters, digits, '_', '-' and '.'")
-    if name in sdata and name not in sdata.shapes:
-        raise ValueError(f"key_added={name!r} is already the name of another kind of element; choose another name")
-    if name in sdata and not overwrite:
-        raise ValueError(f"this object already has {name!r}; pass overwrite=True, or another name as key_added=")
 
 
 def _write(sdata: SpatialData, name: str, polygons: np.ndarray, pieces: DataFrame, image_key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,8 @@ def aggregate_patients(
     KeyError
         If a column, gene or the predicted expression is missing from an object.
     ValueError
-        If ``reference_label`` is not among the labels, a cell has no patient, an outcome differs within a patient or is
-        not a number, or no patient is left.
+        If a gene or column is named twice, ``reference_label`` is not among the labels, there are no cells, a cell has
+        no patient, an outcome differs within a patient or is not a number, or no patient is left.
 
     Examples
     --------
@@ -98,8 +99,12 @@ def aggregate_patients(
         raise TypeError(f"genes must be a list of gene symbols, got the string {genes!r}; use genes=[{genes!r}]")
     if isinstance(outcome_columns, str):
         raise TypeError(f"outcome_columns must be a list of columns; use outcome_columns=[{outcome_columns!r}]")
-    tables = [table_of(item, table_key) for item in objects]
     columns = [patient_key, *([label_key] if label_key else []), *outcome_columns]
+    _refuse_twice(columns, "columns", "patient_key=, label_key= and outcome_columns=")
+    _refuse_twice(() if genes is None else genes, "genes", "genes=")
+    tables = [table_of(item, table_key) for item in objects]
+    if not any(table.n_obs for table in tables):
+        raise ValueError("there are no cells: every table given has 0 rows")
     for table in tables:
         _check_columns(table, columns, patient_key)
 
@@ -113,6 +118,12 @@ def aggregate_patients(
     parts += [_constant(obs[column], patients, column) for column in outcome_columns]
     out = pd.concat(parts, axis=1).rename_axis(patient_key)
     return _without_small(out, min_cells)
+
+
+def _refuse_twice(names: Sequence[str], what: str, where: str) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{what} {twice} are named more than once in {where}; name each once")
 
 
 def _check_columns(table: AnnData, columns: Sequence[str], patient_key: str) -> None:
@@ -147,7 +158,7 @@ def _mean_expression(
     total, known = DataFrame(), DataFrame()
     for table in tables:
         frame = expression_frame(table, expression_key)
-        missing = [gene for gene in genes or () if gene not in frame.columns]
+        missing = [gene for gene in (() if genes is None else genes) if gene not in frame.columns]
         if missing:
             raise KeyError(f"genes {missing} are not among the {frame.shape[1]} genes of obsm[{expression_key!r}]")
         frame = (frame if genes is None else frame[list(genes)]).astype(float)

@@ -123,7 +123,7 @@ def embed(
         If an element or column cannot be found, or there are several to choose from.
     ValueError
         If µm/px is unknown, counts are not counts, ids stand more than once, a row has no library, the model does not
-        fit, or ``resume`` holds results of another model, µm/px or image.
+        fit, ``key_added`` cannot be stored, or ``resume`` holds results of another model, µm/px or image.
     PermissionError
         If the results of a stored object are to be written to a read-only store; nothing is computed then.
 
@@ -184,7 +184,7 @@ def _embed_one(
 ) -> AnnData:
     with _inputs.with_workers(replace(options, resume=resume)) as options:
         found = embedding(data, options)
-    table = found.table.copy() if copy else found.table
+    table = _inputs.result_table(found.table, copy)
     joint = found.joint if found.joint is not None else joint_embedding(found.image, found.expression)
     _write(table, _keys.Slots(options.key_added), found.image, found.expression, joint)
     if found.spatial_um is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
+from pastpy._elements import record_added, require_spatialdata
+from pastpy._names import check_name, check_new
 from pastpy._provenance import forget, record
 from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _run_image, _slides
@@ -32,6 +35,8 @@ INTERVAL = 0.9
 SUBNETWORKS = 9
 #: Rows whose tokens are decoded at once.
 _ROWS = 4096
+#: Predictions whose spread is computed at once, in float64.
+_SPREAD_VALUES = 2**19
 
 
 def impute_expression(
@@ -105,8 +110,8 @@ def impute_expression(
     KeyError
         If an element or column cannot be found, or there are several to choose from.
     ValueError
-        If µm/px is unknown, counts are not counts, ids stand more than once, a row has no library, gene names cannot
-        be stored, or there are too many for ``obsm``.
+        If µm/px is unknown, counts are not counts, ids stand more than once, a row has no library, names of genes or
+        results cannot be stored or are taken, or there are too many genes for ``obsm``.
     PermissionError
         If the results of a stored object are to be written to a read-only store; nothing is computed then.
 
@@ -135,8 +140,10 @@ def impute_expression(
             f"uncertainty=True knows no inflated zeros, and {loaded.config.name!r} has them; use uncertainty=False and "
             "past.tl.conformal"
         )
-    if not target_sum > 0:
-        raise ValueError(f"target_sum must be positive, got {target_sum!r}")
+    # a NumPy scalar of another precision would make values of that precision
+    target_sum = _positive(target_sum)
+    if table_added is not None:
+        check_name(table_added, "table_added")
     if table_added is not None and copy:
         raise ValueError("copy=True returns a table and table_added= adds one to the object; use one of them")
     work = partial(
@@ -158,7 +165,10 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
         return {gene: gene for gene in trusted[:MAX_OBSM_GENES]}
     if isinstance(genes, str):
         raise ValueError(f"genes must be a list of gene symbols, got the string {genes!r}; use genes=[{genes!r}]")
-    names = [str(g) for g in genes]
+    names = list(genes)
+    strange = [g for g in names if not isinstance(g, str)]
+    if strange:
+        raise ValueError(f"genes must be a list of gene symbols, and holds {strange[:5]}; name each gene with a string")
     if not names:
         raise ValueError("genes is empty; name at least one gene, or pass None for the model's trusted genes")
     twice = sorted({g for g in names if names.count(g) > 1}) if len(set(names)) < len(names) else []
@@ -194,6 +204,16 @@ def _choose_genes(model: PAST, genes: Sequence[str] | None, table_added: str | N
     return {name: known.get(name, name) for name in names}
 
 
+def _positive(target_sum: float) -> float:
+    try:
+        value = float(target_sum)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"target_sum must be a positive number, got {target_sum!r}")
+    return value
+
+
 def names_in_model(model: PAST, names: Sequence[str]) -> dict[str, str]:
     """What a model calls each gene, for those that it knows, in the order of the names."""
     from pastpy.pp import gene_report
@@ -225,14 +245,12 @@ def _impute_one(
 
     mode = options.mode or model.mode
     names, columns = list(genes), model.columns_of(list(genes.values()))
+    if table_added is not None:
+        check_new(require_spatialdata(data), table_added, "table_added")
     with _inputs.with_workers(replace(options, resume=resume)) as options:
         inputs = _inputs.gather(data, model, options)
-        if table_added is not None:
-            _check_table_added(data, table_added)
         found = _predict(inputs, model, columns, options, mode, SUBNETWORKS if uncertainty else 0)
-    share = found[:, 0]
-    table = inputs.table.copy() if copy else inputs.table
-    frames = {"": np.log1p(target_sum * share)}
+    table = _inputs.result_table(inputs.table, copy)
     facts = {
         **_inputs.model_facts(model), "mode": mode, "target_sum": target_sum, **options.facts(),
         **_inputs.image_facts(inputs.images), **_card_facts(model, genes),
@@ -240,8 +258,14 @@ def _impute_one(
     if uncertainty:
         depth = float(model.card.facts["depth"])
         theta = np.where(columns >= 0, model.theta()[np.maximum(columns, 0)], np.nan)
-        frames |= predictive_spread(share, theta, depth=depth, target_sum=target_sum, log_spread=found[:, 1])
+        spread = _spread_in_parts(found, theta, depth=depth, target_sum=target_sum)
         facts |= {"depth": depth, "interval": INTERVAL, "subnetworks": SUBNETWORKS}
+    else:
+        spread = {}
+    # in place: of all cells and genes this is the largest array there is
+    expression = found[:, 0]
+    expression *= target_sum
+    frames = {"": np.log1p(expression, out=expression), **spread}
     target = table
     if table_added is not None:
         target = _new_table(data, table, table_added, names, frames)
@@ -282,16 +306,22 @@ def _predict(
     n = inputs.table.n_obs
     known = np.flatnonzero(columns >= 0)
     head = _Shares(model, inputs.expression, columns[known], subnetworks)
-    found = np.full((n, head.kinds, len(columns)), np.nan, dtype=np.float32)
+    shape = (n, head.kinds, len(columns))
     if not len(known):
-        return found
+        return np.full(shape, np.nan, dtype=np.float32)
     left = np.ones(n, dtype=bool)
     if inputs.images:
         rows = _run_image.over_regions(
             inputs.images, options, lambda region, o: _from_image(region, model, head, o, mode)
         )
-        found[:, :, known] = rows
         left = np.asarray(np.isnan(rows).all(axis=(1, 2)))
+        if len(known) == len(columns):
+            found = rows
+        else:
+            found = np.full(shape, np.nan, dtype=np.float32)
+            found[:, :, known] = rows
+    else:
+        found = np.full(shape, np.nan, dtype=np.float32)
     if inputs.expression is not None:
         alone = np.flatnonzero(left & inputs.expression.has_counts)
         with torch.inference_mode():
@@ -396,6 +426,19 @@ class _Shares(_run_image.PastHead):
         return {"genes": array_fingerprint(self.columns), "counts": counts, "subnetworks": self.subnetworks}
 
 
+def _spread_in_parts(found: np.ndarray, theta: np.ndarray, *, depth: float, target_sum: float) -> dict[str, np.ndarray]:
+    """:func:`predictive_spread` of shares and the spread of their logarithms, (n, 2, g), some genes at a time."""
+    n, _, n_genes = found.shape
+    out = {suffix: np.empty((n, n_genes), dtype=np.float32) for suffix in ("_std", "_lower", "_upper")}
+    for genes in np.array_split(np.arange(n_genes), max(1, n * n_genes // _SPREAD_VALUES)):
+        part = predictive_spread(
+            found[:, 0, genes], theta[genes], depth=depth, target_sum=target_sum, log_spread=found[:, 1, genes]
+        )
+        for suffix, values in part.items():
+            out[suffix][:, genes] = values
+    return out
+
+
 def predictive_spread(
     share: np.ndarray,
     theta: np.ndarray,
@@ -486,14 +529,6 @@ def _card_facts(model: PAST, genes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_table_added(data: SpatialData | AnnData, name: str) -> None:
-    from pastpy._elements import require_spatialdata
-
-    sdata = require_spatialdata(data)
-    if name in sdata:
-        raise ValueError(f"table_added={name!r} is already an element of this object; choose another name or delete it")
-
-
 def _new_table(
     data: SpatialData, table: AnnData, name: str, genes: list[str], frames: dict[str, np.ndarray]
 ) -> AnnData:
@@ -501,16 +536,12 @@ def _new_table(
     from anndata import AnnData
     from spatialdata.models import TableModel
 
-    from pastpy._elements import record_added
-
-    attrs = table.uns[TableModel.ATTRS_KEY]
-    link = [attrs[TableModel.REGION_KEY_KEY], attrs[TableModel.INSTANCE_KEY]]
+    link = table.uns.get(TableModel.ATTRS_KEY, {})  # none of a table that annotates no shapes
+    columns = [link[key] for key in (TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY) if link.get(key)]
     new = AnnData(
-        frames[""], obs=table.obs[link].copy(), var=pd.DataFrame(index=genes),
+        frames[""], obs=table.obs[columns].copy(), var=pd.DataFrame(index=genes),
         layers={suffix[1:]: values for suffix, values in frames.items() if suffix},
     )  # fmt: skip
-    data.tables[name] = TableModel.parse(
-        new, region=attrs[TableModel.REGION_KEY], region_key=link[0], instance_key=link[1]
-    )
+    data.tables[name] = TableModel.parse(new, **link)
     record_added(data, name)
     return data.tables[name]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy._names import check_name, check_slots
 from pastpy._warn import warn_user
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ OnMisaligned = Literal["warn", "raise", "ignore"]
 
 #: Units wider than this are spots or bins that hold many cells, µm.
 CELL_DIAMETER_UM = 25.0
+#: Coordinates that differ by less are those of the same cell, by its outline or by a point in its middle, µm.
+SAME_UM = 0.5
 #: A shape that reaches so far from its centre, µm, is no cell, spot or core of a microarray.
 LARGE_UM = 2000.0
 #: What a field takes while it is encoded and pooled, bytes a pixel; measured with shapes of 16 and 64 megapixels.
@@ -72,6 +75,7 @@ class Options:
             raise ValueError(f"mode={self.mode!r} is unknown; use 'dense', 'crop', or None for the model's own")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size!r} must be at least 1, or None to have it found")
+        check_name(self.key_added, "key_added", "stem of slot names")
 
     def facts(self) -> dict[str, Any]:
         """What of the options decides the result, for provenance."""
@@ -238,16 +242,29 @@ def gather_table(
             raise TypeError(
                 f"modality={options.modality!r} needs an image, but an AnnData was given; pass the SpatialData"
             )
+        if data.isbacked and data.is_view:
+            raise ValueError(
+                "the AnnData is a part of one that is backed by a file, and takes no results; pass adata.to_memory()"
+            )
+        check_slots(data, options.key_added)
         library_of(data, options.library_key, name="the AnnData")
         return data, [], "the AnnData"
     sdata = _elements.require_spatialdata(data)
     table_key = _elements.resolve_table(sdata, options.table_key)
     table, name = sdata.tables[table_key], f"table {table_key!r}"
+    check_slots(table, options.key_added)
     library = library_of(table, options.library_key, name=name)
     images = []
     if options.modality != "expression":
         images = gather_images(sdata, table_key, options, target_mpp=target_mpp)
     return table, [replace(image, library=library) for image in images], name
+
+
+def result_table(table: AnnData, copy: bool) -> AnnData:
+    """The table that takes the results: itself, or a copy in memory."""
+    if not copy:
+        return table
+    return table.to_memory() if table.isbacked else table.copy()
 
 
 def library_of(table: AnnData, library_key: str | None, *, name: str) -> np.ndarray | None:
@@ -306,6 +323,7 @@ def gather_image(
         "coordinate_system": coordinate_system,
     }
     units = _elements.unit_geometry(sdata, **elements, mpp=mpp)
+    _warn_of_missing(sdata, table_key, shapes_key)
     levels = _elements.image_levels(sdata, image_key)
     reader = FieldReader(levels, mpp=mpp, target_mpp=target_mpp, name=image_key)
     if options.on_misaligned != "ignore":
@@ -325,6 +343,18 @@ def gather_image(
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
     _warn_of_large(shapes.extent * target_mpp, sdata.tables[table_key].obs_names, shapes_key, target_mpp)
     return ImageInput(reader, shapes, units.spatial_um, facts, levels)
+
+
+def _warn_of_missing(sdata: SpatialData, table_key: str, shapes_key: str) -> None:
+    """Warn of rows that annotate some shapes and have none there: their image stays unknown."""
+    rows, positions = _elements.table_rows(sdata, table_key, shapes_key)
+    missing = rows[positions < 0]
+    if len(missing) and len(sdata.shapes[shapes_key]):
+        names = sdata.tables[table_key].obs_names[missing[:3]].tolist()
+        warn_user(
+            f"{len(missing):,} of {len(rows):,} rows of table {table_key!r} have an id that is not in the index of "
+            f"shapes {shapes_key!r}, e.g. rows {names}; where they are on the image is unknown"
+        )
 
 
 def _warn_of_large(reach_um: np.ndarray, names: Index, shapes_key: str, target_mpp: float) -> None:
@@ -351,6 +381,8 @@ def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -
     """
     from scipy.sparse import csr_matrix
 
+    from pastpy.models.checks import check_counts
+
     if layer is not None and layer not in table.layers:
         raise KeyError(f"{name} has no layer {layer!r}; it has {[k for k in table.layers if k is not None]}")
     matrix = table.X if layer is None else table.layers[layer]
@@ -358,8 +390,10 @@ def counts_of(table: AnnData, layer: str | None, *, required: bool, name: str) -
         if required:
             raise ValueError(f"{name} has no genes; its expression cannot be embedded. Use modality='image'")
         return None
-    counts = csr_matrix(matrix)
-    check_counts(counts, f"{name}, {'X' if layer is None else f'layer {layer!r}'}")
+    # that of an AnnData backed by a file is read in full
+    counts = csr_matrix(matrix.to_memory() if hasattr(matrix, "to_memory") else matrix)
+    where = f"{name}, {'X' if layer is None else f'layer {layer!r}'}"
+    check_counts(counts, where, "pass layer= with the counts, or modality='image'")
     return counts
 
 
@@ -388,23 +422,12 @@ def gather_counts(
     return ExpressionInput(counts, columns, known_depth(counts, columns) > 0)
 
 
-def check_counts(counts: csr_matrix, what: str) -> None:
-    """Raise ``ValueError`` unless every value is a non-negative integer."""
-    values = counts.data
-    bad = ~np.isfinite(values) | (values < 0) | (values != np.round(values))
-    if bad.any():
-        raise ValueError(
-            f"{what} must hold raw counts (non-negative integers), but {int(bad.sum())} values are not, e.g. "
-            f"{values[bad][0]:g}; pass layer= with the counts, or modality='image'"
-        )
-
-
 def write_spatial(table: AnnData, spatial_um: np.ndarray) -> None:
     """Store µm from the image's corner in ``obsm["spatial"]``; other coordinates found there are kept beside it."""
     before = table.obsm.get(_keys.SPATIAL)
     if before is not None:
         before = np.asarray(before)
-        if before.shape == spatial_um.shape and np.allclose(before, spatial_um, atol=1e-3, equal_nan=True):
+        if before.shape == spatial_um.shape and np.allclose(before, spatial_um, rtol=0, atol=SAME_UM, equal_nan=True):
             return
         kept = f"{_keys.SPATIAL}_before_{_keys.PAST}"
         table.obsm[kept] = before

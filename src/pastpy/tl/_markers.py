@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-__all__ = ["MARKERS", "Compartment", "Marker", "resolve_markers", "storable"]
+from pastpy._names import storable
+
+__all__ = ["MARKERS", "Compartment", "Marker", "resolve_markers"]
 
 Compartment = Literal["nucleus", "cytoplasm", "membrane"]
 
@@ -102,13 +104,6 @@ _LOOKUP |= {
     "alphasma": MARKERS["SMA"],
 }
 _BY_GENE = {marker.genes[0]: marker for marker in reversed(MARKERS.values()) if len(marker.genes) == 1}
-# spatialdata's rule for the names of elements, which the images of several markers must obey
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-
-
-def storable(name: str) -> bool:
-    """Whether SpatialData and zarr can hold an element or column of this name."""
-    return bool(_NAME.fullmatch(name)) and not name.startswith("__") and name not in (".", "..")
 
 
 def resolve_markers(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _elements, _keys
+from pastpy._names import check_name, check_new
 from pastpy._provenance import record
 from pastpy._warn import warn_user
-from pastpy.tl._markers import Compartment, resolve_markers, storable
+from pastpy.tl._markers import Compartment, resolve_markers
 from pastpy.tl._stain_image import StainPainter, stain_element
 from pastpy.tl._stain_intensity import OD_MAX, THRESHOLDS, MarkerStain, check_thresholds, classify, marker_stain
 
@@ -132,6 +133,7 @@ def virtual_stain(
         raise ValueError(f"style={style!r} is unknown; the styles are ['ihc']")
     if not expand_um > 0:
         raise ValueError(f"expand_um must be positive µm, got {expand_um!r}")
+    check_name(key_added, "key_added")
     cuts = check_thresholds(thresholds)
     chosen = resolve_markers(markers, compartment=compartment)
     sdata = _elements.require_spatialdata(sdata)
@@ -184,16 +186,10 @@ def virtual_stain(
 
 def _check_names(sdata: SpatialData, table: AnnData, names: Mapping[str, str], *, overwrite: bool) -> None:
     """Refuse names that are taken, before anything is written; case is ignored, as zarr stores require."""
-    elements = {name.lower(): (kind, name) for kind, name, _ in sdata.gen_elements()}
     columns = {column.lower(): column for column in table.obs.columns}
     written = set(_elements.past_attrs(sdata).get(_keys.ADDED, []))
     for marker, image in names.items():
-        if not storable(image):
-            raise ValueError(f"key_added gives the image the name {image!r}; use letters, digits, '_', '-' and '.'")
-        kind, taken = elements.get(image.lower(), (None, None))
-        if taken is not None and not (overwrite and kind == "images" and taken == image and taken in written):
-            hint = "pass overwrite=True or another key_added" if taken in written else "pass another key_added"
-            raise ValueError(f"the object already has an element {taken!r}; {hint}")
+        check_new(sdata, image, "key_added", replaces=written & set(sdata.images), overwrite=overwrite)
         for column in (_SLOTS.stain_intensity(marker), _SLOTS.stain_class(marker)):
             there = columns.get(column.lower())
             if there is not None and not (overwrite and there == column):
