@@ -384,14 +384,16 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _pretrain(args: argparse.Namespace) -> None:
-    from pastpy.train import fit
+    from pastpy.train import Ranks, fit
     from pastpy.train.members import resumable
 
     if not resumable(args.out):
         raise FileExistsError(f"--out {str(args.out)!r} exists; choose another folder or remove it")
-    model = fit(args.config, args.out, data=args.data)
-    print(json.dumps(model.card.facts["scores"], indent=2))
-    print(f"wrote {args.out}")
+    with Ranks.of_torchrun() as ranks:
+        model = fit(args.config, args.out, data=args.data, ranks=ranks)
+    if ranks.first:
+        print(json.dumps(model.card.facts["scores"], indent=2))
+        print(f"wrote {args.out}")
 
 
 def _bench(args: argparse.Namespace) -> None:

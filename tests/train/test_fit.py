@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +20,7 @@ import pastpy as past
 import pastpy.train.coexpression
 import pastpy.train.members
 import pastpy.train.simulated
-from pastpy.train import TrainConfig
+from pastpy.train import Ranks, TrainConfig
 from pastpy.train.coexpression import Coexpression
 from pastpy.train.data import read_section
 from pastpy.train.loop import on_one_level
@@ -156,6 +159,40 @@ def test_members_are_trainings_of_their_own_and_a_stopped_run_goes_on(folder, co
     first, second = (member.summary.network[0].weight for member in model.members)
     assert not torch.equal(first, second)
     assert [epoch["epoch"] for epoch in model.card.facts["history"]] == [0, 1]
+
+
+def test_two_processes_make_the_model_of_one(folder, config, tmp_path):
+    some = {
+        "epochs": 1,
+        "simulated_cohorts": 2,
+        "simulated_donors": 1,
+        "weights": {**config.weights, "coexpression": 0.0},
+    }
+    entries = asdict(replace(config, **some, model={**config.model, "members": 3, "linear_share": 0.2}))
+    (tmp_path / "toy.json").write_text(json.dumps(entries))
+    code = "import sys, torch; torch.set_num_threads(1); from pastpy.cli import main; sys.exit(main())"
+    (tmp_path / "run.py").write_text(code)
+    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    written = {}
+    for name, start in {"one": [sys.executable], "two": launched}.items():
+        run = [*start, "run.py", "pretrain", "toy.json", "--out", name, "--data", str(folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / f"cache-{name}")}
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count(f"wrote {name}") == 1
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == FILES
+        written[name] = [(tmp_path / name / file).read_bytes() for file in FILES]
+    assert written["two"] == written["one"]
+
+
+def test_a_disk_that_is_not_shared_is_noticed(folder, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(Ranks, "wait", lambda self: None)
+    short = replace(config, epochs=1, views=0, model={**config.model, "members": 2})
+    with (
+        past.settings.context(cache_dir=tmp_path / "cache"),
+        pytest.raises(FileNotFoundError, match=r"1\.safetensors is not what another process has trained.*share"),
+    ):
+        past.train.fit(short, tmp_path / "model", data=folder, progress=False, ranks=Ranks(0, 2))
 
 
 def assert_same(found, expected) -> None:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pastpy.train.config import TrainConfig
 from pastpy.train.loop import fit
+from pastpy.train.ranks import Ranks
 
-__all__ = ["TrainConfig", "fit"]
+__all__ = ["Ranks", "TrainConfig", "fit"]

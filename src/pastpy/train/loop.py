@@ -12,6 +12,7 @@ import numpy as np
 
 from pastpy.train.config import TrainConfig
 from pastpy.train.data import MIN_CELLS
+from pastpy.train.ranks import Ranks
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -29,7 +30,12 @@ LEAST_STD = 1e-3
 
 
 def fit(
-    config: TrainConfig | str | Path, out: str | Path, *, data: str | Path | None = None, progress: bool = True
+    config: TrainConfig | str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> PAST:
     """Train a model and write it, with its card, into a folder.
 
@@ -50,6 +56,9 @@ def fit(
         Folder with the training data; the configuration's by default.
     progress
         Show a progress bar.
+    ranks
+        Processes that have all called this, with the same arguments, on a disk that they share: they make the training
+        data and train the members among them, and the first does the rest. The model is that which one process makes.
 
     Returns
     -------
@@ -71,6 +80,7 @@ def fit(
     """
     import torch
 
+    from pastpy.models.files import load_model
     from pastpy.train.align import align
     from pastpy.train.augment import views_of
     from pastpy.train.card import make_card, training_tissue
@@ -87,8 +97,13 @@ def fit(
     folder = Path(data or os.environ.get("PASTPY_SHARED_DATA") or config.data)
     if not folder.is_dir():
         raise FileNotFoundError(f"no training data at {str(folder)!r}; pass data= or set PASTPY_SHARED_DATA")
+    ranks = ranks or Ranks()
+    progress = progress and ranks.first
     torch.manual_seed(config.seed)
     backbone = _untrained(config, ["none"])
+    if ranks.size > 1:
+        _prepare_share(config, folder, backbone, ranks)
+        ranks.wait()
     train, validation = (
         [prepare_section(n, folder, config, backbone, views_of(n, config.views, config.seed)) for n in names]
         for names in (config.train_sections, config.validation_sections)
@@ -105,7 +120,10 @@ def fit(
     if simulated is not None and single_cells is not None and config.weights.get("coexpression"):
         others = coexpression(train, single_cells, simulated.genes, model.gene_names)
     batches = Batches(model, config, train, single_cells, simulated, others)
-    history = train_members(model, config, batches, train, Path(out), progress)
+    history = train_members(model, config, batches, train, Path(out), progress, ranks)
+    if not ranks.first:
+        ranks.wait()
+        return load_model(Path(out))
     if model.linear is not None:
         fit_linear(model, config, train, simulated, others)
     set_levels(model, train)
@@ -113,7 +131,21 @@ def fit(
     model.card = make_card(model, config, train, validation, history, tissue, others)
     model.save(out)
     drop_finished(Path(out))
+    ranks.wait()
     return model
+
+
+def _prepare_share(config: TrainConfig, folder: Path, model: PAST, ranks: Ranks) -> None:
+    """Put this process' share of the training data into the cache directory."""
+    from pastpy.train.augment import views_of
+    from pastpy.train.data import prepare_section
+    from pastpy.train.simulated import simulated_cohort
+
+    names = [*config.train_sections, *config.validation_sections]
+    for i in ranks.share(len(names)):
+        prepare_section(names[i], folder, config, model, views_of(names[i], config.views, config.seed))
+    for number in ranks.share(config.simulated_cohorts):
+        simulated_cohort(number, config, model)
 
 
 def vocabulary(sections: list[Section], config: TrainConfig, panel: Iterable[str]) -> list[str]:

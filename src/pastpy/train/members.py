@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy._settings import show_progress
+from pastpy.train.ranks import Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,13 @@ NOT_SHARED = ("members.", "image_encoder.", "linear.", "image_projection.", "cel
 
 
 def train_members(
-    model: PAST, config: TrainConfig, batches: Batches, train: list[Section], out: Path, progress: bool
+    model: PAST,
+    config: TrainConfig,
+    batches: Batches,
+    train: list[Section],
+    out: Path,
+    progress: bool,
+    ranks: Ranks | None = None,
 ) -> list[dict[str, float]]:
     """Train every member of a model as if it were the only one; returns the losses by epoch, means over members.
 
@@ -54,18 +61,34 @@ def train_members(
         Folder of the model.
     progress
         Show a progress bar for each member.
+    ranks
+        Processes that train the members among them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a member that another process has trained is not in ``out``.
     """
     import torch
 
+    ranks = ranks or Ranks()
     n, dispersions, histories = len(model.members), [], []
+    # before any training: a member's file tells what it began with
+    finished = [_Finished(out / FINISHED / f"{i}.safetensors", model.alone(i), config, batches) for i in range(n)]
+    for i in ranks.share(n):
+        alone = model.alone(i)
+        if finished[i].read(alone) is None:
+            title = "training" if n == 1 else f"training {i + 1} of {n}"
+            finished[i].write(alone, optimise(alone, config, batches, train, config.seed + i, title, progress))
+    ranks.wait()
     for i in range(n):
         alone = model.alone(i)
-        finished = _Finished(out / FINISHED / f"{i}.safetensors", alone, config, batches)
-        history = finished.read(alone)
+        history = finished[i].read(alone)
         if history is None:
-            title = "training" if n == 1 else f"training {i + 1} of {n}"
-            history = optimise(alone, config, batches, train, config.seed + i, title, progress)
-            finished.write(alone, history)
+            raise FileNotFoundError(
+                f"{finished[i].path} is not what another process has trained; all of them need the same folder of the "
+                "model, on a disk that they share"
+            )
         if i == 0:
             shared = {k: v for k, v in alone.state_dict().items() if not k.startswith(NOT_SHARED)}
         dispersions.append(alone.log_theta.detach())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pastpy.models.past import PAST
     from pastpy.train.config import TrainConfig
 
-__all__ = ["SimulatedCells", "draw_parameters", "simulated_cells"]
+__all__ = ["SimulatedCells", "draw_parameters", "simulated_cells", "simulated_cohort"]
 
 #: Seeds from here on are for training; protocols and tests use smaller ones.
 FIRST_SEED = 1_000_000
@@ -81,7 +81,7 @@ def simulated_cells(config: TrainConfig, model: PAST, *, progress: bool = False)
     from pastpy._settings import show_progress
 
     cohorts = [
-        _cohort(number, config, model)
+        simulated_cohort(number, config, model)
         for number in tqdm(
             range(config.simulated_cohorts), desc="simulating", unit="cohort", disable=not show_progress(progress)
         )
@@ -96,7 +96,7 @@ def simulated_cells(config: TrainConfig, model: PAST, *, progress: bool = False)
     )
 
 
-def _cohort(number: int, config: TrainConfig, model: PAST) -> SimulatedCells:
+def simulated_cohort(number: int, config: TrainConfig, model: PAST) -> SimulatedCells:
     """One cohort, from the cache where it is there."""
     from pastpy.train.data import cached_arrays, made_from
 
