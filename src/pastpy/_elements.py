@@ -272,11 +272,13 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
         If what is given is more than 10 % off what is stored.
     """
     stored = past_attrs(sdata).get(_keys.MPP, {}).get(image_key)
+    source = f"sdata.attrs['past']['mpp'][{image_key!r}]"
     if stored is None:
-        stored = _wsidata_mpp(sdata, image_key)
+        stored, source = _wsidata_mpp(sdata, image_key), "sdata.attrs['slide_properties']['mpp']"
     if mpp is not None:
         given = check_mpp(mpp)
-        if stored is not None and not 1 / _OTHER_MPP < given / check_mpp(stored) < _OTHER_MPP:
+        # what is stored may be what no tissue has: that is why another is given
+        if stored is not None and not 1 / _OTHER_MPP < given / _positive(stored, source) < _OTHER_MPP:
             warn_user(
                 f"mpp={given:g} is {given / stored:.2g} times what is stored of image {image_key!r}, {stored:g} µm/px; "
                 "the argument is taken, and lengths are wrong by this factor if it should not be"
@@ -287,7 +289,7 @@ def resolve_mpp(sdata: SpatialData, image_key: str, mpp: float | None = None) ->
             f"µm/px of image {image_key!r} is unknown; pass mpp= (µm per level-0 pixel), or store it once with "
             f"sdata.attrs['past'] = {{'mpp': {{{image_key!r}: …}}}}"
         )
-    return check_mpp(stored, f"sdata.attrs['past']['mpp'][{image_key!r}]")
+    return check_mpp(stored, source)
 
 
 def _wsidata_slide(sdata: SpatialData) -> dict[str, Any]:

@@ -141,19 +141,15 @@ class Slots:
         return f"{self.key_added}_abstained"
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All of the above."""
-        return (
-            self.embedding,
-            self.embedding_image,
-            self.embedding_expression,
-            self.valid,
-            self.expression,
-            self.expression_std,
-            self.expression_lower,
-            self.expression_upper,
-            self.abstained,
-        )
+    def of_rows(self) -> dict[str, tuple[str, ...]]:
+        """All of the above, by where they are."""
+        return {
+            "obsm": (
+                self.embedding, self.embedding_image, self.embedding_expression,
+                self.expression, self.expression_std, self.expression_lower, self.expression_upper,
+            ),
+            "obs": (self.valid, self.abstained),
+        }  # fmt: skip
 
     def stain_class(self, marker: str) -> str:
         """``obs``: 0, 1, 2 or 3 for a marker."""

@@ -100,9 +100,9 @@ def check_slots(table: AnnData, key_added: str) -> None:
     ValueError
         Naming what the table has.
     """
-    ours = {slot.lower(): slot for slot in _keys.Slots(key_added).names}
-    for kind, there in (("obsm", table.obsm), ("obs", table.obs)):
-        for name in there:
+    for kind, slots in _keys.Slots(key_added).of_rows.items():
+        ours = {slot.lower(): slot for slot in slots}
+        for name in getattr(table, kind):
             slot = ours.get(str(name).lower(), name)
             if slot != name:
                 raise ValueError(

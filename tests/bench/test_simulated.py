@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pastpy as past
-from pastpy.bench import FeatureMethod, Fold, PretrainedModel, gene_mean, ridge, simulated
+from pastpy.bench import FeatureMethod, Fold, PretrainedModel, _pretrained, gene_mean, ridge, simulated
 from pastpy.bench._pretrained import _least_squares
 from pastpy.cli import main
 from pastpy.metrics import expression
@@ -75,6 +75,16 @@ def test_pretrained_model_is_scored_on_the_scale_of_the_counts(mini_runs):
     for gene in genes:
         slope = np.polyfit(raw[gene], fitted[gene], 1)[0]
         assert slope > 0 and np.allclose(fitted[gene] - slope * raw[gene], (fitted[gene] - slope * raw[gene]).mean())
+
+
+def test_units_are_predicted_in_parts(mini_runs, monkeypatch):
+    model, _, parts = mini_runs
+    fold = Fold(
+        "bare", {}, {"s": parts["donor_3"]}, list(parts["donor_3"]["cells_true"].var_names[:5]), {}, "cells_true"
+    )
+    whole = PretrainedModel(model)(fold)["s"]
+    monkeypatch.setattr(_pretrained, "_UNITS", 7)
+    np.testing.assert_allclose(PretrainedModel(model)(fold)["s"], whole, atol=1e-5)
 
 
 def test_slope_never_turns_a_gene_round():

@@ -98,13 +98,14 @@ def test_embeddings_are_normalised_and_ignore_gene_order(tiny_model):
     torch.testing.assert_close(a.norm(dim=1), torch.ones(4))
 
 
-def test_columns_of_one_gene_are_summed(tiny_model):
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, np.uint8])
+def test_columns_of_one_gene_are_summed(tiny_model, dtype):
     rng = np.random.default_rng(0)
-    once, genes = rng.poisson(3, (4, 14)), list(tiny_model.gene_names)
-    half = once // 2
+    once, genes = rng.integers(0, 500, (4, 14)), list(tiny_model.gene_names)
+    half = (once // 2).astype(dtype)
     with torch.inference_mode():
         expected = tiny_model.embed_expression(once, genes)
-        found = tiny_model.embed_expression(np.hstack([half, once - half]), genes + genes)
+        found = tiny_model.embed_expression(np.hstack([half, (once - half).astype(dtype)]), genes + genes)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

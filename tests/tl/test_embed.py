@@ -49,7 +49,9 @@ def test_rows_without_a_shape_are_told_of(toy_sdata, tiny_model):
     ids = table.obs[column].to_numpy().copy()
     ids[:2] += 10**6
     table.obs[column] = ids
-    with pytest.warns(UserWarning, match=rf"2 of {len(ids)} rows of table 'cells' have an id that is not in the index"):
+    with pytest.warns(
+        UserWarning, match=rf"2 of {len(ids)} rows of table 'cells' have no shape in 'nuclei', whose index lacks"
+    ):
         past.tl.embed(sdata, tiny_model, progress=False)
     assert np.isnan(table.obsm["X_past_image"]).all(axis=1).tolist() == [True] * 2 + [False] * (len(ids) - 2)
 
@@ -72,6 +74,11 @@ def test_a_unit_that_cannot_be_is_refused(toy_sdata, tiny_model):
     sdata.attrs["past"]["mpp"]["he"] = 1e6
     with pytest.raises(ValueError, match=r"\['mpp'\]\['he'\] cannot be: 1e\+06 µm/px"):
         past.tl.embed(sdata, tiny_model, progress=False)
+    with pytest.warns(UserWarning, match="mpp=0.5 is 5e-07 times what is stored"):
+        past.tl.embed(sdata, tiny_model, mpp=0.5, progress=False)
+    expected = toy_sdata()
+    past.tl.embed(expected, tiny_model, progress=False)
+    np.testing.assert_array_equal(sdata["cells"].obsm["X_past"], expected["cells"].obsm["X_past"])
 
 
 def test_batches_change_nothing(toy_sdata, tiny_model, monkeypatch):

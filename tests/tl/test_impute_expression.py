@@ -235,6 +235,7 @@ def test_a_table_of_its_own(toy_sdata, tiny_model, tmp_path):
     np.testing.assert_allclose(stored.X, frame)
     assert set(stored.layers) >= {"std", "lower", "upper"}
     assert stored.uns["spatialdata_attrs"]["region"] == "nuclei"
+    assert sdata["imputed"].X.base is None or sdata["imputed"].X.base.size == sdata["imputed"].X.size
 
 
 def test_a_table_of_its_own_for_one_that_annotates_no_shapes(tiny_model):

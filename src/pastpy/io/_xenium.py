@@ -78,7 +78,7 @@ def read_xenium(
         Which shapes the table annotates, and tools therefore look under: ``"cells"``, the bundle's cell boundaries;
         or ``"nuclei"``, which ``past-mini`` was trained on and :func:`pastpy.tl.virtual_stain` expects:
         ``shapes["cell_nuclei"]``, the nucleus of each cell, the largest where it has several. Cells without one then
-        have no shape, and get no embedding of their image.
+        have no shape, and get no embedding of their image, of which :func:`pastpy.tl.embed` warns.
     **kw
         Passed to :func:`spatialdata_io.xenium`. Label images and cell circles are not read by default.
 

@@ -86,7 +86,10 @@ def pad_rows(counts: csr_matrix, columns: np.ndarray) -> tuple[torch.Tensor, tor
     vocabulary = columns[columns >= 0]
     once, position = np.unique(vocabulary, return_inverse=True)
     if len(once) < len(vocabulary):
-        known = csr_matrix((known.data, position[known.indices], known.indptr), shape=(known.shape[0], len(once)))
+        # sums of small integers may be none
+        known = csr_matrix(
+            (known.data.astype(np.float64), position[known.indices], known.indptr), shape=(known.shape[0], len(once))
+        )
         known.sum_duplicates()
         vocabulary = once
     known.eliminate_zeros()

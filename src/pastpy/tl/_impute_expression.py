@@ -263,7 +263,8 @@ def _impute_one(
     else:
         spread = {}
     # in place: of all cells and genes this is the largest array there is
-    expression = found[:, 0]
+    expression = np.ascontiguousarray(found[:, 0])
+    del found
     expression *= target_sum
     frames = {"": np.log1p(expression, out=expression), **spread}
     target = table
@@ -536,8 +537,10 @@ def _new_table(
     from anndata import AnnData
     from spatialdata.models import TableModel
 
-    link = table.uns.get(TableModel.ATTRS_KEY, {})  # none of a table that annotates no shapes
-    columns = [link[key] for key in (TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY) if link.get(key)]
+    attrs = table.uns.get(TableModel.ATTRS_KEY, {})  # none of a table that annotates no shapes
+    keys = (TableModel.REGION_KEY, TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY)
+    link = {key: attrs[key] for key in keys if key in attrs}
+    columns = [link[key] for key in keys[1:] if link.get(key)]
     new = AnnData(
         frames[""], obs=table.obs[columns].copy(), var=pd.DataFrame(index=genes),
         layers={suffix[1:]: values for suffix, values in frames.items() if suffix},

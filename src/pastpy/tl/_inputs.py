@@ -246,7 +246,6 @@ def gather_table(
             raise ValueError(
                 "the AnnData is a part of one that is backed by a file, and takes no results; pass adata.to_memory()"
             )
-        check_slots(data, options.key_added)
         library_of(data, options.library_key, name="the AnnData")
         return data, [], "the AnnData"
     sdata = _elements.require_spatialdata(data)
@@ -352,8 +351,8 @@ def _warn_of_missing(sdata: SpatialData, table_key: str, shapes_key: str) -> Non
     if len(missing) and len(sdata.shapes[shapes_key]):
         names = sdata.tables[table_key].obs_names[missing[:3]].tolist()
         warn_user(
-            f"{len(missing):,} of {len(rows):,} rows of table {table_key!r} have an id that is not in the index of "
-            f"shapes {shapes_key!r}, e.g. rows {names}; where they are on the image is unknown"
+            f"{len(missing):,} of {len(rows):,} rows of table {table_key!r} have no shape in {shapes_key!r}, whose "
+            f"index lacks their id, e.g. {names}; they get nothing from the image"
         )
 
 
