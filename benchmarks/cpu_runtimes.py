@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from simulated_slide import draw, load_past, machine, report
+from simulated_slide import draw, machine, report
 
 TILE = 512
 
@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    encoder = load_past("past-mini").image_encoder
+    from pastpy.tl._inputs import load_past
+
+    encoder = load_past("past-mini", "cpu").image_encoder
     network = torch.nn.Sequential()
     network.forward = encoder.tokens  # type: ignore[method-assign]
     network.add_module("encoder", encoder)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from simulated_slide import load_past, machine, report, slide
+from simulated_slide import machine, report, slide
 
 if TYPE_CHECKING:
     from pastpy.models import PAST
@@ -39,9 +39,11 @@ def past_mini() -> PAST:
     """The model, in one thread."""
     import torch
 
+    from pastpy.tl._inputs import load_past
+
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    return load_past("past-mini")
+    return load_past("past-mini", "cpu")
 
 
 def embed(n_cells: int, client: Any = None) -> tuple[np.ndarray, float]:

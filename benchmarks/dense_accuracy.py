@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
-from simulated_slide import load_past, machine, report
+from simulated_slide import machine, report
 
 if TYPE_CHECKING:
     from spatialdata import SpatialData
@@ -50,11 +50,12 @@ def held_out(config: TrainConfig, data: Path) -> SpatialData:
 def trained(config: TrainConfig, folder: Path, data: Path) -> PAST:
     """The model of a seed."""
     import pastpy as past
+    from pastpy.tl._inputs import load_past
     from pastpy.train.members import resumable
 
     out = folder / f"seed{config.seed}"
     fresh = resumable(out)
-    return past.train.fit(config, out, data=data, progress=False) if fresh else load_past(out)
+    return past.train.fit(config, out, data=data, progress=False) if fresh else load_past(out, "cpu")
 
 
 def compare(model: PAST, pooled: dict[str, np.ndarray], sdata: SpatialData) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from simulated_slide import MPP, lazy_image, load_past, machine, report, side_for, slide
+from simulated_slide import MPP, lazy_image, machine, report, side_for, slide
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(arguments.threads)
-    model = load_past("past-mini")
+    from pastpy.tl._inputs import load_past
+
+    model = load_past("past-mini", "cpu")
     sdata = slide(arguments.cells)
     end_to_end(slide(500), model)
     rounds = [end_to_end(sdata, model) for _ in range(arguments.rounds)]

@@ -23,9 +23,10 @@ import scipy.sparse  # noqa: F401 (imported here once, not in every child)
 import timm  # noqa: F401
 import torch
 import zarr
-from simulated_slide import load_past, machine, report, slide
+from simulated_slide import machine, report, slide
 
 import pastpy as past
+from pastpy.tl._inputs import load_past
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ def main() -> None:
     torch.set_num_threads(1)
     # smaller fields, so that there is something between the kills
     past.engine.plan.CORE_UM, past.engine.plan.CORE_REACHES = 128.0, 0
-    model = load_past("past-mini")
+    model = load_past("past-mini", "cpu")
     sdata, rng = slide(arguments.cells, chunk=512), random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         store = Path(name) / "run.zarr"

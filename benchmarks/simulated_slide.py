@@ -1,7 +1,7 @@
 """A slide of any size, computed block by block when it is read: jittered nuclei on a stained ground, no file.
 
 Every square of a lattice holds one nucleus whose place, size and colour come from a hash of the square, so any block
-can be drawn without its neighbours. With it, what the benchmarks share: the model, the machine, the report.
+can be drawn without its neighbours. With it, what the benchmarks share: the machine, the report.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ import numpy as np
 if TYPE_CHECKING:
     import dask.array as da
     from spatialdata import SpatialData
-
-    from pastpy.models import PAST
 
 #: µm per pixel, and the pitch that gives 5,000 cells a mm².
 MPP = 0.5
@@ -134,17 +132,6 @@ def slide(n_cells: int, *, mpp: float = MPP, chunk: int = 1024, outlines: str = 
     )
     sdata.attrs["past"] = {"mpp": {"he": mpp}}
     return sdata
-
-
-def load_past(name_or_path: str | os.PathLike[str]) -> PAST:
-    """A model of pastpy's own kind, not the one that PAST's authors released."""
-    import pastpy as past
-    from pastpy.models import PAST
-
-    model = past.models.load(name_or_path)
-    if not isinstance(model, PAST):
-        raise TypeError(f"{name_or_path} is a {type(model).__name__}; give a bundled name or a folder of model.save")
-    return model
 
 
 def machine() -> dict[str, Any]:

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from other_patient import CONFIG, by_window, read_crop, spots_of
-from past_models import load_past
 from result_tables import DOCS, fill, table
 from sklearn.linear_model import Ridge
 from small_network import standardised
 
 import pastpy as past
 from pastpy import _keys
+from pastpy.tl._inputs import load_past
 from pastpy.train.augment import View, views_of
 from pastpy.train.card import log_counts, predicted_share
 from pastpy.train.data import pooled_tokens, prepare_section
@@ -50,7 +50,7 @@ ALPHAS = (2e2, 2e3, 2e4, 2e5)
 
 def read_folds(folder: Path) -> tuple[dict[str, PAST], list[str]]:
     """The model that has not seen each section, and the variable genes of one of them that all know."""
-    folds = {name: load_past(folder / name) for name in SECTIONS}
+    folds = {name: load_past(folder / name, "cpu") for name in SECTIONS}
     card = folds[LOOKED_AT].card.genes
     known = set.intersection(*(set(model.gene_names) for model in folds.values()))
     return folds, [gene for gene in card.loc[card["variable"], "gene"] if gene in known]

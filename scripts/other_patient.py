@@ -23,7 +23,6 @@ import anndata
 import geopandas
 import numpy as np
 import pandas as pd
-from past_models import load_past
 from PIL import Image
 from result_tables import DOCS, fill, table
 from sklearn.linear_model import Ridge
@@ -34,6 +33,7 @@ from spatialdata.models import Image2DModel, ShapesModel, TableModel
 
 import pastpy as past
 from pastpy import _keys
+from pastpy.tl._inputs import load_past
 from pastpy.train import TrainConfig
 from pastpy.train.augment import View, views_of
 from pastpy.train.card import log_counts
@@ -171,8 +171,8 @@ def main() -> None:
     cells = sdata.tables["cells"]
     for entry in arguments.models:
         name, folder = entry.split("=", 1)
-        results[name] = scores(by_model(load_past(folder), sdata), cells, panel)
-    shipped = load_past(CONFIG.model["name"])
+        results[name] = scores(by_model(load_past(folder, "cpu"), sdata), cells, panel)
+    shipped = load_past(CONFIG.model["name"], "cpu")
     results |= {n: scores(found, cells, panel) for n, found in by_ridges(shipped, sdata, arguments.data).items()}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     fill(DOCS / "evaluation.md", {"other_patient": rows})

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from past_models import load_past
 from result_tables import DOCS, fill, table
 
 import pastpy as past
+from pastpy.tl._inputs import load_past
 from pastpy.train import TrainConfig
 from pastpy.train.augment import views_of
 from pastpy.train.card import validation_scores
@@ -70,7 +70,7 @@ def known() -> dict[str, Any]:
 def scores(config: TrainConfig, data: str) -> dict[str, float]:
     """Train, and score on the section that was left out, as it is and in its other views."""
     if config == TrainConfig.from_json("past-mini"):
-        model = load_past("past-mini")
+        model = load_past("past-mini", "cpu")
     else:
         with tempfile.TemporaryDirectory() as folder:
             model = past.train.fit(config, f"{folder}/model", data=data)

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from past_models import load_past
 from result_tables import DOCS, fill, table
 
 import pastpy as past
 from pastpy.datasets import TissueParameters
+from pastpy.tl._inputs import load_past
 from pastpy.train.simulated import draw_parameters
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class FoundNuclei:
 
 def measure(seed: int, parameters: TissueParameters) -> dict[str, Any]:
     """Mean r and that which is attainable, of each held-out donor."""
-    model = load_past("past-mini")
+    model = load_past("past-mini", "cpu")
     methods: dict[str, Callable[[Fold], dict[str, pd.DataFrame]]] = {
         "past-mini": past.bench.PretrainedModel(model),
         FOUND: FoundNuclei(model),
