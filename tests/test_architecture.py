@@ -13,7 +13,7 @@ import pastpy
 
 PACKAGE = Path(pastpy.__file__).parent
 #: Modules that may import the two uppermost parts: the package's own front, the command line and its demo.
-FRONT = {"pastpy", "pastpy.__main__", "pastpy.cli", "pastpy._cli_scores", "pastpy._demo"}
+FRONT = {"pastpy", "pastpy.__main__", "pastpy.cli", "pastpy._cli_places", "pastpy._cli_scores", "pastpy._demo"}
 
 
 @dataclass(frozen=True)

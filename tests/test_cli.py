@@ -432,3 +432,51 @@ def test_demo(tmp_path, capsys):
     assert json.dumps(sdata.attrs["past"]["mpp"])
     assert main(["demo", "--out", str(out)]) == 2
     assert "from an earlier demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--out", "--resume"])
+def test_a_place_that_cannot_be_written_is_refused_first(store, model, option, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pastpy.tl.embed", lambda *_, **__: pytest.fail("was computed"))
+    (tmp_path / "file").write_text("")
+    places = {"--out": str(tmp_path / "o.zarr"), option: str(tmp_path / "file" / "x.zarr")}
+    arguments = ["embed", str(store()), "--model", model]
+    assert main([*arguments, *(word for pair in places.items() for word in pair)]) == 2
+    assert f"{option} " in (said := capsys.readouterr().err) and "is a file and no folder" in said
+    places[option] = str(tmp_path / "locked" / "x.zarr")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main([*arguments, *(word for pair in places.items() for word in pair)]) == 2
+    assert "is read-only; choose another place" in capsys.readouterr().err
+
+
+def test_the_demo_is_refused_first_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("pastpy.datasets.breast_st", lambda: pytest.fail("was computed"))
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
+    assert "is a file and no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("resume", "goes_on"), [([], False), (["--resume", "r.zarr"], True)])
+def test_an_interrupted_command_says_so_in_a_line(store, model, resume, goes_on, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pastpy.tl.embed", interrupted)
+    assert main(["embed", str(store()), "--out", "o.zarr", "--model", model, *resume]) == 130
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("pastpy embed: stopped") and len(said.splitlines()) == 1
+    assert ("the same command goes on" in said) == goes_on
+    assert not (tmp_path / "o.zarr").exists()
+
+
+@pytest.mark.parametrize("arguments", [["embed", "a.svs"], ["embed", "a.svs", "--out", "b", "--mpp", "abc"], ["sing"]])
+def test_what_cannot_be_parsed_is_told_in_a_line(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and "error: " in said and len(said.splitlines()) == 1
+
+
+def test_an_unknown_model_names_the_command_that_lists_them(store, tmp_path, capsys):
+    assert main(["embed", str(store()), "--out", str(tmp_path / "o.zarr"), "--model", "none"]) == 2
+    assert "see pastpy models" in capsys.readouterr().err

@@ -167,7 +167,7 @@ def test_multi_region_tables():
     sdata = build(Identity(), Identity(), [[1.0, 1.0], [2.0, 2.0]], radius=1.0)
     sdata.shapes["spots"] = ShapesModel.parse(np.array([[7.0, 7.0], [8.0, 8.0]]), geometry=0, radius=1, index=[1, 2])
     sdata.tables["cells"] = annotate(["spots", "nuclei", "spots"], [2, 2, 1])
-    with pytest.raises(KeyError, match="2 shapes annotated by table 'cells's, .*nuclei.*spots.*shapes_key="):
+    with pytest.raises(KeyError, match="2 shapes annotated by table 'cells', .*nuclei.*spots.*shapes_key="):
         _elements.resolve_shapes(sdata, table_key="cells")
     assert _elements.resolve_shapes(sdata, "spots", table_key="cells") == "spots"
     spots = _elements.unit_geometry(sdata, "cells", "spots", "he", mpp=1.0)

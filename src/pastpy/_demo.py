@@ -52,14 +52,18 @@ def run(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     Raises
     ------
     FileExistsError
-        If results of an earlier demo are there and ``overwrite`` is not set.
+        If results of an earlier demo are there and ``overwrite`` is not set, or ``out`` is a file.
+    PermissionError
+        If it is read-only.
     """
     import matplotlib as mpl
 
     from pastpy import datasets, pp, tl
+    from pastpy._cli_places import check_place
     from pastpy.io import write_store
     from pastpy.tl._inputs import load_past
 
+    check_place(out, "--out")
     there = [name for name in (STORE, *PICTURES) if (out / name).exists()]
     if there and not overwrite:
         raise FileExistsError(

@@ -41,6 +41,7 @@ __all__ = [
     "resolve_table",
     "set_mpp",
     "table_of",
+    "rows_alone",
     "table_rows",
     "unit_geometry",
 ]
@@ -115,7 +116,9 @@ def _positive(mpp: object, what: str) -> float:
     return value
 
 
-def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterable[str], argument: str) -> str:
+def _choose(
+    kind: str, key: str | None, names: Iterable[str], candidates: Iterable[str], argument: str, *, several: str = ""
+) -> str:
     names, candidates = list(names), list(candidates)
     if key is not None:
         if key not in names:
@@ -129,7 +132,9 @@ def _choose(kind: str, key: str | None, names: Iterable[str], candidates: Iterab
         raise KeyError(
             f"this object has no {kind}; add one, or pass {argument}= if it has another name ({names or 'none'})"
         )
-    raise KeyError(f"this object has {len(candidates)} {kind}s, {candidates}: say which with {argument}=")
+    raise KeyError(
+        f"this object has {len(candidates)} {several or f'{kind}s'}, {candidates}: say which with {argument}="
+    )
 
 
 def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
@@ -154,8 +159,8 @@ def resolve_image(sdata: SpatialData, image_key: str | None = None) -> str:
     if image_key is None and not candidates and sdata.images:
         raise KeyError(
             f"none of the images {list(sdata.images)} is an H&E: they are fluorescence, or pastpy made them. Add the "
-            "H&E (pastpy.io.read_xenium has he_image= and he_alignment= for it), or name an image with image_key=; to "
-            "embed or impute from counts alone, pass modality='expression'"
+            "H&E (that of a Xenium bundle is read with he_image= and he_alignment=), or name an image with image_key=; "
+            "to embed or impute from counts alone, pass modality='expression'"
         )
     if image_key is None and not sdata.images:
         raise KeyError(
@@ -231,10 +236,9 @@ def resolve_shapes(sdata: SpatialData, shapes_key: str | None = None, *, table_k
         )
     if shapes_key is not None and shapes_key in sdata.shapes and shapes_key not in regions:
         raise KeyError(f"table {table_key!r} annotates {regions or 'no element'}, not the shapes {shapes_key!r}")
-    return _choose(
-        f"shapes annotated by table {table_key!r}", shapes_key, sdata.shapes,
-        [r for r in regions if r in sdata.shapes], "shapes_key",
-    )  # fmt: skip
+    annotated = f"shapes annotated by table {table_key!r}"
+    candidates = [region for region in regions if region in sdata.shapes]
+    return _choose(annotated, shapes_key, sdata.shapes, candidates, "shapes_key", several=annotated)
 
 
 def resolve_regions(sdata: SpatialData, shapes_key: str | None = None, *, table_key: str) -> list[str]:
@@ -421,6 +425,16 @@ def level0_affine(
             f"unit of the element is {scale:g} pixels; correct one of their transformations"
         )
     return affine
+
+
+def rows_alone(sdata: SpatialData, table_key: str, shapes_key: str) -> np.ndarray | None:
+    """Tell which rows of a table annotate ``shapes_key``, bool (n,); ``None`` where it annotates nothing else."""
+    table = sdata.tables[table_key]
+    if len(regions_of(table)) < 2:
+        return None
+    alone = np.zeros(table.n_obs, dtype=bool)
+    alone[table_rows(sdata, table_key, shapes_key)[0]] = True
+    return alone
 
 
 def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pastpy._protocols import PROTOCOLS
 
@@ -26,6 +26,10 @@ __all__ = ["main"]
 #: What bad input raises, or a machine short of disk or memory; everything else is a fault of pastpy and keeps its
 #: traceback.
 _BAD_INPUT = (KeyError, ValueError, TypeError, OSError, MemoryError, ModuleNotFoundError)
+#: What a shell expects of a command that Ctrl-C has ended.
+_STOPPED = 130
+#: What users of the command call what messages call otherwise.
+_CALLED = {"pastpy.models.available()": "pastpy models"}
 #: How options that take names take several.
 _SEVERAL = "separated by commas; the option may be repeated"
 #: Stem of what ``stain`` predicts beside an earlier prediction.
@@ -33,11 +37,18 @@ _STAIN_KEY = "stain"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0, or 2 with one line on standard error for bad input, or if a slide failed."""
+    """Run the command line.
+
+    Returns 0, or 2 with one line on standard error for bad input, or if a slide failed, or 130 if it was interrupted.
+    """
     args = _parser().parse_args(argv)
     try:
         with _warnings_as_lines(args):
             return args.run(args) or 0
+    except KeyboardInterrupt:
+        again = "; the same command goes on where it was stopped" if getattr(args, "resume", None) else ""
+        print(f"\npastpy {args.command}: stopped{again}", file=sys.stderr)
+        return _STOPPED
     except _BAD_INPUT as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"pastpy {args.command}: error: {_as_options(args, message) or type(error).__name__}", file=sys.stderr)
@@ -62,6 +73,8 @@ def _as_options(args: argparse.Namespace, message: object) -> str:
     """A message in one line, in which arguments of the functions are called what the command calls them."""
     names = "|".join(name for name in vars(args) if name not in ("run", "command"))
     line = " ".join(str(message).split())
+    for function, command in _CALLED.items():
+        line = line.replace(function, command)
     option = rf"\b({names})= ?([,.;:)]|$)?"
     return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] is None else found[2]}", line)
 
@@ -74,10 +87,18 @@ def _names(text: str) -> list[str]:
     return names
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line, as commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and end with 2."""
+        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help tells more)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
-    parser = argparse.ArgumentParser(prog="pastpy", description="Single-cell histopathology foundation models.")
+    parser = _Parser(prog="pastpy", description="Single-cell histopathology foundation models.")
     parser.add_argument("--version", action="version", version=f"pastpy {version('pastpy')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -207,70 +228,32 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | None], object]) -> int:
     """Do the work for every slide, each written to its place in one piece; returns the exit code."""
+    from pastpy._cli_places import check_place
+
+    for option in ("out", "resume"):
+        if getattr(args, option) is not None:
+            check_place(getattr(args, option), f"--{option}")
     if len(args.slides) == 1 and (args.out.suffix == ".zarr" or not args.out.is_dir()):
         table = _on_slide(args, args.slides[0], args.out, args.resume, work)
         print(f"wrote {args.out}: {_what_is_in(table)}")
         return 0
+    from pastpy._cli_places import check_folders, places
     from pastpy.tl._slides import report, work_through
 
     if args.he_image is not None or args.he_alignment is not None:
         raise ValueError("--he-image and --he-alignment are of one Xenium bundle; give several one at a time")
-    _check_folders(args)
-    places = _places(args)
-    done = len(args.slides) - len(places)
+    check_folders(args)
+    left = places(args)
+    done = len(args.slides) - len(left)
     if done:
         print(f"{done} of {len(args.slides)} slides were done before")
     outcomes = work_through(
-        {str(slide): (slide, *place) for slide, place in places.items()},
+        {str(slide): (slide, *place) for slide, place in left.items()},
         lambda item: _on_slide(args, *item, work),
     )
     if outcomes:
         print(report(outcomes))
     return 2 if any(outcome.error is not None for outcome in outcomes) else 0
-
-
-def _check_folders(args: argparse.Namespace) -> None:
-    """Refuse what cannot hold a store for each slide."""
-    from pastpy.tl._slides import refuse_store
-
-    if args.out.exists() and not args.out.is_dir():
-        raise FileExistsError(f"--out {str(args.out)!r} is a file; several slides need a folder")
-    refuse_store(args.out, "out")
-    if args.resume is not None:
-        refuse_store(args.resume, "resume")
-
-
-def _places(args: argparse.Namespace) -> dict[Path, tuple[Path, Path | None]]:
-    """Where each slide's result and its unfinished results go; slides that are done are left out with ``--resume``."""
-    from pastpy.tl._slides import refuse_repeated, result_of, store_names
-
-    refuse_repeated(args.slides)
-    done = [slide for slide in args.slides if result_of(slide, args.out)]
-    if done and args.resume is None:
-        raise FileExistsError(
-            f"{len(done)} of {len(args.slides)} results exist in {str(args.out)!r} (that of {done[0]} is the first); "
-            "remove them, choose another folder, or pass --resume to leave these slides out"
-        )
-    names = store_names(str(slide) for slide in args.slides)
-    free = _free_names({slide: names[str(slide)] for slide in args.slides if slide not in done}, args.out)
-    return {
-        slide: (args.out / name, None if args.resume is None else args.resume / name) for slide, name in free.items()
-    }
-
-
-def _free_names(names: dict[Path, str], folder: Path) -> dict[Path, str]:
-    """Names of results to write, with another one for each that something else in the folder has, and a warning."""
-    from pastpy.tl._slides import own_name
-
-    others = {slide: own_name(slide) for slide, name in names.items() if (folder / name).exists()}
-    if others:
-        slide, name = next(iter(others.items()))
-        warnings.warn(
-            f"{len(others)} of {len(names)} slides are named like something in {str(folder)!r} that was not made from "
-            f"them; their results get names of their own, that of {slide} is {name}",
-            stacklevel=1,
-        )
-    return names | others
 
 
 def _on_slide(
@@ -397,7 +380,7 @@ def _pretrain(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from pastpy.bench._report import without_nan
+    from pastpy.bench._report import in_short, without_nan
 
     protocol = PROTOCOLS[args.protocol]
     if protocol.needs_data and args.data is None:
@@ -409,7 +392,12 @@ def _bench(args: argparse.Namespace) -> None:
         raise ValueError(f"the protocol {args.protocol} has no option {', '.join(strange)}")
     if args.out is not None and not args.out.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} in; create it")
-    print(json.dumps(without_nan(protocol.run(args.data, args.out, **options)), indent=2, ensure_ascii=False))
+    result = protocol.run(args.data, args.out, **options)
+    if args.out is None:
+        print(json.dumps(without_nan(result), indent=2, ensure_ascii=False))
+        return
+    print(in_short(result))
+    print(f"wrote {args.out}, and beside it a table (.csv) and a picture (.png)")
 
 
 def _models(args: argparse.Namespace) -> None:

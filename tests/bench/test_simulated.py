@@ -112,7 +112,8 @@ def test_command_with_all_baselines(tmp_path, capsys):
     sizes = ["--n-donors", "4", "--cells-a-donor", "60", "--n-genes", "12", "--seed", "5"]
     assert main(["bench", "simulated", "--out", str(out), *sizes]) == 0
     read = json.loads(out.read_text())
-    assert json.loads(capsys.readouterr().out) == read
+    said = capsys.readouterr().out
+    assert read["title"] in said and "| MLP |" in said and len(said.splitlines()) < 30
     rows = set(read["scores"]["pearson"])
     assert rows >= {"gene mean", "domain mean", "colour ridge", "backbone ridge", "one component", "MLP", "shuffled"}
     assert read["share_of_attainable"]["gene mean"] is None and read["cohort"]["n_donors"] == 4

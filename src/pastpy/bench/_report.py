@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-__all__ = ["bars", "markdown", "without_nan", "write_report"]
+__all__ = ["bars", "in_short", "markdown", "without_nan", "write_report"]
+
+#: What of a method's scores a terminal is told.
+_SHORT = ("mean", "lower", "upper", "best_50", "n_scored")
 
 
 def write_report(
@@ -51,6 +54,29 @@ def write_report(
     draw(figure.add_subplot())
     figure.savefig(png, dpi=120, facecolor="white")
     return [path, csv, png]
+
+
+def in_short(result: Mapping[str, Any]) -> str:
+    """What a terminal is told of a result: title, statement, and a row a method where methods have scores.
+
+    Examples
+    --------
+    >>> print(in_short({"title": "t", "scores": {"pearson": {"ridge": {"mean": 0.5, "C2": 0.5}}}}))
+    t
+    | method | mean |
+    |---|---|
+    | ridge | 0.50 |
+    """
+    import pandas as pd
+
+    lines = [str(result[name]) for name in ("title", "statement") if name in result]
+    if "scores" in result:
+        scores = pd.DataFrame(result["scores"]["pearson"]).T.astype(float).rename_axis("method")
+        lines.append(markdown(scores[[name for name in _SHORT if name in scores]]))
+    else:
+        rest = {name: value for name, value in result.items() if name not in ("title", "statement")}
+        lines.append(json.dumps(without_nan(rest), indent=2, ensure_ascii=False))
+    return "\n".join(lines)
 
 
 def bars(table: DataFrame, ax: Axes, *, label: str, over: str = "sections") -> None:

@@ -26,6 +26,8 @@ def without_notices() -> Iterator[None]:
 def write_store(sdata: SpatialData, path: str | Path) -> None:
     """Write a SpatialData object beside ``path`` first, and move it there when it is complete.
 
+    The object is then backed by that store, as after ``sdata.write(path)``; if writing fails, by what it was before.
+
     Parameters
     ----------
     sdata
@@ -50,10 +52,15 @@ def write_store(sdata: SpatialData, path: str | Path) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     if unfinished.exists():
         shutil.rmtree(unfinished)
+    before = sdata.path
     try:
         with without_notices():
             sdata.write(unfinished)
         unfinished.rename(path)
+        sdata.path = path
+    except BaseException:
+        sdata.path = before
+        raise
     finally:
         if unfinished.exists():
             shutil.rmtree(unfinished)

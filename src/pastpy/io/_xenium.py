@@ -220,8 +220,9 @@ def _find_he(
     candidates = [place / f"{stem}{_ALIGNMENT_SUFFIX}" for place in (image.parent, folder) for stem in stems]
     here = next((file for file in candidates if file.is_file()), None)
     if here is None:
+        names = dict.fromkeys(file.name for file in candidates)
         raise ValueError(
-            f"H&E {image.name} has no alignment beside it ({candidates[0].name}); pass he_alignment=, a 3×3 affine "
+            f"H&E {image.name} has no alignment beside it ({' or '.join(names)}); pass he_alignment=, a 3×3 affine "
             "from H&E pixels to morphology pixels, or a keypoint file"
         )
     return image, here

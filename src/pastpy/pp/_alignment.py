@@ -10,7 +10,7 @@ import numpy as np
 from pastpy import _elements, _keys
 from pastpy._warn import warn_user
 from pastpy.pp._alignment_evidence import Evidence, gather_evidence
-from pastpy.pp._alignment_verdict import judge
+from pastpy.pp._alignment_verdict import is_unmatched, judge
 from pastpy.pp._parameters import check_whole, is_finite
 
 if TYPE_CHECKING:
@@ -175,8 +175,9 @@ def guard(
 ) -> None:
     """Warn about a suspicious pair of image and table, or refuse it.
 
-    Does nothing where pastpy segmented the shapes from this image and nobody moved them, and where the check cannot
-    tell.
+    Does nothing where pastpy segmented the shapes from this image and nobody moved them. Where cells match the image's
+    nuclei in no orientation, nothing is refused, since they may be too few to tell or the image too coarse, but warned
+    of. Spots, and cells that are too few for the check, are passed over where it cannot tell.
 
     Parameters
     ----------
@@ -205,6 +206,11 @@ def guard(
         n_windows=_GUARD_WINDOWS, seed=0, workers=workers,
     )  # fmt: skip
     verdict = judge(evidence, tolerance_um=_TOLERANCE_UM)
+    if is_unmatched(verdict, evidence):
+        warn_user(
+            f"whether shapes {shapes_key!r} lie on image {image_key!r} cannot be told: {verdict.reason}. Look at both "
+            "before you trust the results; on_misaligned='ignore' goes on without a word"
+        )
     if verdict.verdict != "suspicious":
         return
     message = (

@@ -11,7 +11,7 @@ from pastpy.pp._alignment_fit import Fit, Pose, fit_windows, point_scene, poses
 from pastpy.pp._alignment_shift import spot_shift
 from pastpy.pp._alignment_size import BLOB_LIMITS, PROFILE_LIMITS, blob_width, profile_width
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "is_unmatched", "judge"]
 
 IDENTITY = Pose("identity", 1.0)
 #: Shifts of cells up to this are tried, µm.
@@ -75,6 +75,12 @@ def judge(evidence: Evidence, *, tolerance_um: float, seed: int = 0) -> Verdict:
     if evidence.unit == "spot":
         verdict = _with_array(verdict, evidence)
     return _with_size(verdict, evidence, _centres(evidence, pose, fit))
+
+
+def is_unmatched(verdict: Verdict, evidence: Evidence) -> bool:
+    """Whether there are cells enough and tissue, and the cells match its nuclei nowhere."""
+    enough = len(evidence.points) >= _FEWEST[evidence.unit] and bool(evidence.tissue.any())
+    return evidence.unit == "cell" and enough and verdict.verdict == "unknown" and verdict.orientation is None
 
 
 def _best_pose(evidence: Evidence) -> tuple[Pose, Fit | None]:

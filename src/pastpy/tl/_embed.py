@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pastpy import _keys
-from pastpy._provenance import record
+from pastpy._provenance import record, recorded
 from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _released, _run_image, _slides
+from pastpy.tl._other_regions import OtherRegions
 
 if TYPE_CHECKING:
     import torch
@@ -67,11 +68,12 @@ def embed(
         of its own (the reference, many times slower). ``None`` is the model's own: dense for past-mini, where both
         agree; crop for the released PAST, whose dense use is another quantity and warned of.
     layer
-        Layer with raw counts; ``None`` means ``X``.
+        Layer with raw counts; ``None`` means ``X``. Columns of one gene are summed.
     image_key, shapes_key, table_key
         Names of the elements; see the package's conventions for the defaults. A table that annotates several shapes
-        (regions, sections) is worked one after the other, or those of ``shapes_key`` alone; where they lie on several
-        images, ``image_key`` is a mapping from the shapes to their image.
+        (regions, sections) is worked one after the other, or those of ``shapes_key`` alone, and rows of the others
+        then keep what the same model has given them before; where they lie on several images, ``image_key`` is a
+        mapping from the shapes to their image.
     library_key
         ``obs`` column with the section, core of a microarray or region of each row, as squidpy's. Models that look at
         neighbouring cells never look from one library into another; rows that annotate different shapes are never
@@ -83,7 +85,8 @@ def embed(
         Coordinate system in which image and shapes meet; or a mapping from the shapes.
     on_misaligned
         What to do where the table's shapes do not lie on the tissue of the image: ``"warn"``, ``"raise"`` or
-        ``"ignore"``.
+        ``"ignore"``. Where that cannot be told, as of cells of another section, a warning says so and nothing is
+        raised (:func:`pastpy.pp.check_alignment`).
     tokenizer
         For the released PAST: what :func:`pastpy.models.tokenize` needs beside counts and genes (``vocabulary``,
         ``assay``, ``means``, …). Without it expression is left out.
@@ -164,9 +167,13 @@ def _embedding_of(
 
 @dataclass
 class _Embeddings:
-    """What is written: embeddings float32 (n, d) of each modality and of both, NaN where there is none."""
+    """What is written: embeddings float32 (n, d) of each modality and of both, NaN where there is none.
+
+    ``rows`` are those that are worked, bool (n,), ``None`` for all.
+    """
 
     table: AnnData
+    rows: np.ndarray | None
     spatial_um: np.ndarray | None
     image: np.ndarray
     expression: np.ndarray
@@ -186,10 +193,11 @@ def _embed_one(
         found = embedding(data, options)
     table = _inputs.result_table(found.table, copy)
     joint = found.joint if found.joint is not None else joint_embedding(found.image, found.expression)
-    _write(table, _keys.Slots(options.key_added), found.image, found.expression, joint)
+    others = OtherRegions(found.rows, found.facts, recorded(table, "embed", options.key_added))
+    _write(table, _keys.Slots(options.key_added), others, found.image, found.expression, joint)
     if found.spatial_um is not None:
-        _inputs.write_spatial(table, found.spatial_um)
-    record(table, "embed", {**found.facts, **options.facts()})
+        _inputs.write_spatial(table, found.spatial_um, found.rows)
+    record(table, "embed", {**others.facts(), **options.facts()})
     return table
 
 
@@ -219,7 +227,8 @@ def _embed_past(model: PAST, data: SpatialData | AnnData, options: _inputs.Optio
         np.full((inputs.table.n_obs, dim), np.nan, dtype=np.float32) if part is None else part
         for part in (image, expression)
     )
-    return _Embeddings(inputs.table, spatial_um, image, expression, joint, facts)
+    rows = _inputs.rows_worked(inputs.images)
+    return _Embeddings(inputs.table, rows, spatial_um, image, expression, joint, facts)
 
 
 class _ImageEmbedding(_run_image.PastHead):
@@ -286,7 +295,8 @@ def _embed_released(
         facts |= _inputs.image_facts(images)
     if counts is not None and tokenizer is not None:
         expression, facts["tokens"] = _released.embed_counts(model, counts, table.var_names.tolist(), tokenizer)
-    return _Embeddings(table, _inputs.spatial_of(images), image, expression, None, facts)
+    rows, spatial_um = _inputs.rows_worked(images), _inputs.spatial_of(images)
+    return _Embeddings(table, rows, spatial_um, image, expression, None, facts)
 
 
 def _expression_embedding(model: PAST, inputs: _inputs.ExpressionInput) -> np.ndarray:
@@ -316,15 +326,28 @@ def joint_embedding(image: np.ndarray, expression: np.ndarray) -> np.ndarray:
     return joint
 
 
-def _write(table: AnnData, slots: _keys.Slots, image: np.ndarray, expression: np.ndarray, joint: np.ndarray) -> None:
+def _write(
+    table: AnnData,
+    slots: _keys.Slots,
+    others: OtherRegions,
+    image: np.ndarray,
+    expression: np.ndarray,
+    joint: np.ndarray,
+) -> None:
     # a row is NaN as a whole; a mask of all its values would be 64 MB for a million cells
     valid = np.isfinite(joint.sum(axis=1))
-    table.obsm[slots.embedding_image] = image
-    table.obsm[slots.embedding_expression] = expression
-    table.obsm[slots.embedding] = joint
-    table.obs[slots.valid] = valid
-    if not valid.all():
+    worked = valid if others.worked is None else valid[others.worked]
+    n_worked, n_without = len(worked), int((~worked).sum())
+    others.warn_of_lost(table, slots.embedding)
+    for slot, found in (
+        (slots.embedding_image, image),
+        (slots.embedding_expression, expression),
+        (slots.embedding, joint),
+    ):
+        table.obsm[slot] = others.merged(found, table.obsm.get(slot))
+    table.obs[slots.valid] = others.merged(valid, table.obs.get(slots.valid), absent=False)
+    if n_without:
         warn_user(
-            f"{int((~valid).sum())} of {len(valid)} rows could not be embedded (no pixels inside the image and no "
+            f"{n_without} of {n_worked} rows could not be embedded (no pixels inside the image and no "
             f"counts of known genes); keep the others with table[table.obs[{slots.valid!r}]]"
         )

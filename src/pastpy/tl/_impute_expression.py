@@ -14,9 +14,10 @@ import numpy as np
 from pastpy import _keys
 from pastpy._elements import record_added, require_spatialdata
 from pastpy._names import check_name, check_new
-from pastpy._provenance import forget, record
+from pastpy._provenance import forget, record, recorded
 from pastpy._warn import warn_user
 from pastpy.tl import _inputs, _run_image, _slides
+from pastpy.tl._other_regions import OtherRegions
 
 if TYPE_CHECKING:
     import torch
@@ -241,8 +242,6 @@ def _impute_one(
     table_added: str | None,
     options: _inputs.Options,
 ) -> AnnData:
-    import pandas as pd
-
     mode = options.mode or model.mode
     names, columns = list(genes), model.columns_of(list(genes.values()))
     if table_added is not None:
@@ -267,19 +266,37 @@ def _impute_one(
     del found
     expression *= target_sum
     frames = {"": np.log1p(expression, out=expression), **spread}
+    rows = _inputs.rows_worked(inputs.images)
     target = table
     if table_added is not None:
+        others = OtherRegions(rows, facts, {})
+        for values in frames.values():
+            others.merged(values, None)
         target = _new_table(data, table, table_added, names, frames)
     else:
         slots = _keys.Slots(options.key_added)
-        _drop_intervals(table, slots)
-        for suffix, values in frames.items():
-            table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=names)
+        others = OtherRegions(rows, facts, recorded(table, "impute_expression", options.key_added))
+        _fill(table, slots, others, names, frames)
     spatial_um = _inputs.spatial_of(inputs.images)
     if spatial_um is not None:
-        _inputs.write_spatial(target, spatial_um)
-    record(target, "impute_expression", facts)
+        _inputs.write_spatial(target, spatial_um, rows)
+    record(target, "impute_expression", others.facts())
     return target
+
+
+def _fill(
+    table: AnnData, slots: _keys.Slots, others: OtherRegions, names: list[str], frames: dict[str, np.ndarray]
+) -> None:
+    """Store predictions; rows that the call leaves out keep theirs where these are of the same genes."""
+    import pandas as pd
+
+    earlier = {suffix: table.obsm.get(f"{slots.expression}{suffix}") for suffix in frames}
+    others.same &= list(getattr(earlier[""], "columns", [])) == names
+    others.warn_of_lost(table, slots.expression)
+    _drop_intervals(table, slots)
+    for suffix, values in frames.items():
+        values = others.merged(values, earlier[suffix])
+        table.obsm[f"{slots.expression}{suffix}"] = pd.DataFrame(values, index=table.obs_names, columns=names)
 
 
 def _drop_intervals(table: AnnData, slots: _keys.Slots) -> None:

@@ -74,7 +74,7 @@ class Options:
         if self.mode not in (None, "dense", "crop"):
             raise ValueError(f"mode={self.mode!r} is unknown; use 'dense', 'crop', or None for the model's own")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size!r} must be at least 1, or None to have it found")
+            raise ValueError(f"batch_size={self.batch_size!r} must be at least 1; leave it out to have it found")
         check_name(self.key_added, "key_added", "stem of slot names")
 
     def facts(self) -> dict[str, Any]:
@@ -110,6 +110,8 @@ class ImageInput:
         The image's pyramid, for passes at another µm/px.
     library
         int64 (n,), library of each row, if ``library_key`` was given.
+    alone
+        bool (n,), rows that annotate these shapes, where the call leaves out others that the table annotates.
     """
 
     reader: FieldReader
@@ -118,6 +120,7 @@ class ImageInput:
     facts: dict[str, Any]
     levels: Sequence[DataArray]
     library: np.ndarray | None = None
+    alone: np.ndarray | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -341,7 +344,10 @@ def gather_image(
     }
     shapes = Outlines(units.geometry, units.radius, units.centroids, mpp / target_mpp)
     _warn_of_large(shapes.extent * target_mpp, sdata.tables[table_key].obs_names, shapes_key, target_mpp)
-    return ImageInput(reader, shapes, units.spatial_um, facts, levels)
+    alone = None
+    if options.shapes_key is not None:
+        alone = _elements.rows_alone(sdata, table_key, shapes_key)
+    return ImageInput(reader, shapes, units.spatial_um, facts, levels, alone=alone)
 
 
 def _warn_of_missing(sdata: SpatialData, table_key: str, shapes_key: str) -> None:
@@ -416,17 +422,25 @@ def gather_counts(
                 f"{message}; pastpy.pp.harmonize_genes translates ids and other names, but genes of another species "
                 "are unknown to the model"
             )
-        warn_user(f"{message}; only the image is used")
+        warn_user(
+            f"{message}; only the image is used. pastpy.pp.harmonize_genes translates ids and other names, upper and "
+            "lower case among them"
+        )
         return None
     return ExpressionInput(counts, columns, known_depth(counts, columns) > 0)
 
 
-def write_spatial(table: AnnData, spatial_um: np.ndarray) -> None:
-    """Store µm from the image's corner in ``obsm["spatial"]``; other coordinates found there are kept beside it."""
+def write_spatial(table: AnnData, spatial_um: np.ndarray, rows: np.ndarray | None = None) -> None:
+    """Store µm from the image's corner in ``obsm["spatial"]``; other coordinates found there are kept beside it.
+
+    With ``rows``, bool (n,), the others keep what is there, unless these rows show that it is no such µm.
+    """
     before = table.obsm.get(_keys.SPATIAL)
     if before is not None:
         before = np.asarray(before)
-        if before.shape == spatial_um.shape and np.allclose(before, spatial_um, rtol=0, atol=SAME_UM, equal_nan=True):
+        if before.shape == spatial_um.shape and _same_places(before, spatial_um, rows):
+            if rows is not None:
+                table.obsm[_keys.SPATIAL] = np.where(rows[:, None], spatial_um, before)
             return
         kept = f"{_keys.SPATIAL}_before_{_keys.PAST}"
         table.obsm[kept] = before
@@ -437,11 +451,24 @@ def write_spatial(table: AnnData, spatial_um: np.ndarray) -> None:
     table.obsm[_keys.SPATIAL] = spatial_um
 
 
+def _same_places(before: np.ndarray, spatial_um: np.ndarray, rows: np.ndarray | None) -> bool:
+    """Whether coordinates are those that are there; some rows alone may have had none."""
+    if rows is not None:
+        here = rows & np.isfinite(before).all(axis=1)
+        before, spatial_um = before[here], spatial_um[here]
+    return np.allclose(before, spatial_um, rtol=0, atol=SAME_UM, equal_nan=True)
+
+
 def image_facts(images: Sequence[ImageInput]) -> dict[str, Any]:
-    """Elements, µm/px and unit, for provenance; of several regions each by the name of its shapes."""
-    if len(images) == 1:
+    """Elements, µm/px and unit, for provenance; of a table of several regions each by the name of its shapes."""
+    if len(images) == 1 and images[0].alone is None:
         return images[0].facts
     return {"regions": {image.facts["shapes_key"]: image.facts for image in images}} if images else {}
+
+
+def rows_worked(images: Sequence[ImageInput]) -> np.ndarray | None:
+    """Rows that a call is about, bool (n,); ``None`` where that is all of them."""
+    return images[0].alone if images else None
 
 
 def spatial_of(images: Sequence[ImageInput]) -> np.ndarray | None:

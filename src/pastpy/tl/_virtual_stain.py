@@ -73,7 +73,8 @@ def virtual_stain(
     expand_um
         How far a cell reaches beyond its nucleus, µm. The shapes are taken as nuclei.
     image_key, shapes_key, table_key
-        Names of the elements; by default the only H&E, the shapes that the table annotates, and ``cells``.
+        Names of the elements; by default the only H&E, the shapes that the table annotates, and ``cells``. Of a table
+        that annotates several shapes, one is stained at a time; rows of the others keep what they have.
     mpp
         µm per level-0 pixel; by default what the reader stored.
     coordinate_system
@@ -144,7 +145,8 @@ def virtual_stain(
     table = sdata.tables[table_key]
     names = {m.name: key_added if len(chosen) == 1 else f"{key_added}_{m.name}" for m in chosen}
     stains = [marker_stain(table, marker, expression_key=expression_key, reference=reference) for marker in chosen]
-    _check_names(sdata, table, names, overwrite=overwrite)
+    alone = _elements.rows_alone(sdata, table_key, shapes_key)
+    _check_names(sdata, table, names, alone, overwrite=overwrite)
     units = _elements.unit_geometry(
         sdata, table_key, shapes_key, image_key, mpp=mpp, coordinate_system=coordinate_system
     )
@@ -166,8 +168,11 @@ def virtual_stain(
     for stain in stains:
         if stain.caveats:
             warn_user(f"virtual stain {stain.marker.name!r}: {'; '.join(stain.caveats)}")
-        table.obs[_SLOTS.stain_intensity(stain.marker.name)] = stain.density
-        table.obs[_SLOTS.stain_class(stain.marker.name)] = classify(stain.density, cuts)
+        column, density = _SLOTS.stain_intensity(stain.marker.name), stain.density
+        if alone is not None:
+            density = np.where(alone, density, table.obs[column] if column in table.obs else np.float32(np.nan))
+        table.obs[column] = density
+        table.obs[_SLOTS.stain_class(stain.marker.name)] = classify(density, cuts)
     settings = {
         "style": style,
         "use": _keys.RESEARCH_USE,
@@ -184,15 +189,21 @@ def virtual_stain(
     _record(table, stains, names, settings)
 
 
-def _check_names(sdata: SpatialData, table: AnnData, names: Mapping[str, str], *, overwrite: bool) -> None:
-    """Refuse names that are taken, before anything is written; case is ignored, as zarr stores require."""
+def _check_names(
+    sdata: SpatialData, table: AnnData, names: Mapping[str, str], alone: np.ndarray | None, *, overwrite: bool
+) -> None:
+    """Refuse names that are taken, before anything is written; case is ignored, as zarr stores require.
+
+    A column that holds nothing for the rows that are stained ``alone`` is free.
+    """
     columns = {column.lower(): column for column in table.obs.columns}
     written = set(_elements.past_attrs(sdata).get(_keys.ADDED, []))
     for marker, image in names.items():
         check_new(sdata, image, "key_added", replaces=written & set(sdata.images), overwrite=overwrite)
         for column in (_SLOTS.stain_intensity(marker), _SLOTS.stain_class(marker)):
             there = columns.get(column.lower())
-            if there is not None and not (overwrite and there == column):
+            free = there == column and alone is not None and table.obs[column][alone].isna().all()
+            if there is not None and not free and not (overwrite and there == column):
                 raise ValueError(
                     f"the table already has obs[{there!r}]; pass overwrite=True with the same spelling, or name the "
                     "marker differently with a dict {'name': genes}"
