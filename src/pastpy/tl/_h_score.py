@@ -50,8 +50,8 @@ def h_score(
     Returns
     -------
     pandas.DataFrame
-        A row a group: ``n_cells`` (of known intensity: the denominator), ``n_unknown``, ``pct_0`` … ``pct_3`` (%),
-        ``h_score`` (NaN where no cell is known), ``use`` (``"research use only"``), ``transfer_score`` (Pearson r that
+        A row a group: ``h_score`` (NaN where no cell is known), ``n_cells`` (of known intensity: the denominator),
+        ``n_unknown``, ``pct_0`` … ``pct_3`` (%), ``use`` (``"research use only"``), ``transfer_score`` (Pearson r that
         the model's card states for the marker's genes, NaN where none), ``transfer_statement`` (what that r was
         measured on) and ``caveats`` (why the score may mislead, as ``virtual_stain`` warned; empty where nothing is
         known). ``.attrs`` repeats the marker, the use, the statement and the caveats.
@@ -122,11 +122,12 @@ def _classes(table: AnnData, marker: str, thresholds: Sequence[float] | None) ->
 def _score(classes: np.ndarray) -> dict[str, Any]:
     known = classes[~np.isnan(classes)]
     percent = [100 * float(np.mean(known == grade)) if len(known) else np.nan for grade in range(4)]
+    # first, since a terminal shows the first columns of a wide frame
     return {
+        "h_score": sum(grade * value for grade, value in enumerate(percent)),
         "n_cells": len(known),
         "n_unknown": len(classes) - len(known),
         **{f"pct_{grade}": value for grade, value in enumerate(percent)},
-        "h_score": sum(grade * value for grade, value in enumerate(percent)),
     }
 
 
