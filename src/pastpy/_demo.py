@@ -166,13 +166,16 @@ def neighbourhoods(cells: AnnData, genes: list[str]) -> pd.DataFrame:
 
         from pastpy import get
 
-        # squidpy tells of every graph it makes
-        logging.getLogger("spatialdata").setLevel(logging.WARNING)
-        sq.gr.spatial_neighbors_delaunay(cells)
-        sq.gr.nhood_enrichment(cells, cluster_key=CLUSTER, seed=0, show_progress_bar=False)
-        expression = get.expression(cells)
-        sq.gr.spatial_neighbors_delaunay(expression)
-        sq.gr.spatial_autocorr(expression, mode="moran", genes=genes, show_progress_bar=False)
+        # squidpy tells of every graph it makes, by a logger of spatialdata's that has a level of its own
+        logging.disable(logging.INFO)
+        try:
+            sq.gr.spatial_neighbors_delaunay(cells)
+            sq.gr.nhood_enrichment(cells, cluster_key=CLUSTER, seed=0, show_progress_bar=False)
+            expression = get.expression(cells)
+            sq.gr.spatial_neighbors_delaunay(expression)
+            sq.gr.spatial_autocorr(expression, mode="moran", genes=genes, show_progress_bar=False)
+        finally:
+            logging.disable(logging.NOTSET)
     return expression.uns["moranI"]
 
 

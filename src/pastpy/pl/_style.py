@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 #: Okabe & Ito's palette (https://jfly.uni-koeln.de/color/), those first that stand out on pink and purple tissue.
-CATEGORICAL = ("#E69F00", "#009E73", "#56B4E9", "#F0E442", "#D55E00", "#0072B2", "#CC79A7", "#000000")
+CATEGORICAL = ("#E69F00", "#009E73", "#56B4E9", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000")
 SEQUENTIAL = "viridis"
 #: Colour of what is not known.
 UNKNOWN = "#9E9E9E"
