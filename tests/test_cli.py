@@ -250,7 +250,7 @@ def test_a_marker_is_printed_with_what_the_card_says_of_its_own_genes(store, tin
         f"GENE1, research use only: GENE1 not measured; {doubt} GENE1",
     ]
     rows = {line.split()[0]: line.split() for line in said[5:]}
-    assert rows["n_cells"][-3:] == ["h_score", "transfer_score", "trusted_genes"]
+    assert rows["h_score"][-3:] == ["pct_3", "transfer_score", "trusted_genes"]
     assert [rows[marker][-4:] for marker in ("HER2", "KRT8", "GENE1")] == [
         ["0.55", "1", "of", "1"], ["0.10", "0", "of", "1"], ["nan", "0", "of", "1"],
     ]  # fmt: skip
