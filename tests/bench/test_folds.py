@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from spatialdata import SpatialData
 
 from pastpy.bench import FeatureMethod, hest, nested_intervals, ridge, run_loso
-from pastpy.bench._folds import blind, canonical_donors, make_folds, refuse_shared_units
+from pastpy.bench._folds import blind, canonical_donors, make_folds
+from pastpy.bench._shared_units import refuse_shared_units
 
 SEEN = FeatureMethod(lambda sdata: sdata["spots"].obsm["spatial"], ridge(alpha=1.0, n_components=None))
 

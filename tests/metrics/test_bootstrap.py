@@ -44,3 +44,9 @@ def test_missing_groups_are_left_out():
 def test_bad_arguments(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         bootstrap_groups(np.ones((3, 1)), **bad)
+
+
+def test_an_infinite_score_is_not_left_out():
+    mean, lower, upper = bootstrap_groups(np.array([[1.0, 1.0], [2.0, 2.0], [np.inf, np.nan]]))
+    np.testing.assert_array_equal(mean, [np.inf, 1.5])
+    assert np.isnan([lower, upper]).all()

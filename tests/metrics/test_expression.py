@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pastpy import metrics
+from pastpy.metrics._columns import nb_theta
 
 
 @given(st.integers(0, 10_000), st.integers(4, 40))
@@ -193,6 +194,7 @@ def test_silence_on_hard_genes_raises_no_mean():
     assert found.loc["all genes", "pearson"] == pytest.approx(by_gene.loc["a", "pearson"] / 3)
     assert found.loc["all genes", "spearman"] == pytest.approx(by_gene.loc["a", "spearman"] / 3)
     assert found.loc["all genes", "n_scored"] == 1
+    assert found.loc["all genes", "share_predicted"] == 0.75
     # a unit that nothing is said of counts as 0 as well
     half = predicted.copy()
     half.iloc[::2] = np.nan
@@ -202,3 +204,56 @@ def test_silence_on_hard_genes_raises_no_mean():
     # where there is no correlation at all, none is made up
     constant = metrics.expression_summary(measured * 0, measured, donor)
     assert constant[["pearson", "unit_pearson"]].isna().all(axis=None)
+
+
+def test_a_prediction_out_of_range_is_the_worst_and_not_left_out():
+    predicted, measured, counts, depth = nb_case(np.random.default_rng(0))
+    predicted.loc[0, "g"] = 800.0
+    donor = pd.Series(np.repeat(["P1", "P2"], 25))
+    for groups in (None, donor):
+        found = metrics.expression(predicted, measured, counts=counts, depth=depth, groups=groups)
+        assert found.loc["g", ["nb_deviance", "nb_d2"]].tolist() == [np.inf, -np.inf]
+        assert np.isfinite(found.loc["h", ["nb_deviance", "nb_d2"]].astype(float)).all()
+
+
+def test_the_deviance_explained_is_beyond_the_mean_of_the_donor():
+    rng = np.random.default_rng(0)
+    donor, depth = pd.Series(np.repeat(["P1", "P2"], 50)), pd.Series(np.full(100, 1000))
+    counts = pd.DataFrame({"g": rng.poisson(np.repeat([2, 60], 50)), "none": 0})
+    share = counts.groupby(donor).transform("mean") / 1000
+    found = metrics.expression(np.log1p(1e4 * share), np.log1p(10.0 * counts), counts=counts, depth=depth, groups=donor)
+    assert found.loc["g", "nb_d2"] == pytest.approx(0, abs=1e-9)
+    assert np.isnan(found.loc["none", "nb_d2"]) and found.loc["none", "reason"] == "constant in measured"
+
+
+def test_a_set_of_genes_is_a_list_of_different_names():
+    predicted, measured = frames(np.random.default_rng(0))
+    donor = pd.Series(np.repeat(["P1", "P2"], 15))
+    with pytest.raises(TypeError, match="got the text 'ab'"):
+        metrics.expression_summary(predicted, measured, donor, gene_sets={"x": "ab"})
+    with pytest.raises(ValueError, match="1 genes more than once"):
+        metrics.expression_summary(predicted, measured, donor, gene_sets={"x": ["a", "a"]})
+
+
+def test_the_deviance_follows_the_scale_of_the_prediction():
+    predicted, measured, counts, depth = nb_case(np.random.default_rng(0))
+    per_thousand = np.log1p(np.expm1(predicted) / 10)
+    found = metrics.expression(per_thousand, measured, counts=counts, depth=depth, target_sum=1e3)
+    expected = metrics.expression(predicted, measured, counts=counts, depth=depth)
+    np.testing.assert_allclose(found["nb_deviance"], expected["nb_deviance"])
+
+
+def test_dispersion_is_what_counting_does_not_explain():
+    rng = np.random.default_rng(0)
+    mu = np.full((20_000, 2), 10.0)
+    found = nb_theta(np.column_stack([rng.poisson(10, 20_000), rng.negative_binomial(5, 5 / 15, 20_000)]), mu)
+    # of Poisson counts the excess is noise about zero, whose inverse is large
+    assert found[0] > 200 and found[1] == pytest.approx(5, rel=0.1)
+
+
+def test_units_are_averaged_within_their_group_first():
+    predicted, measured = frames(np.random.default_rng(3), n=40, genes=6)
+    donor = pd.Series(np.repeat(["P1", "P2"], [35, 5]))
+    per_unit = metrics.expression(predicted, measured, by="unit")["pearson"]
+    found = metrics.expression_summary(predicted, measured, donor).loc["all genes", "unit_pearson"]
+    assert found == pytest.approx(per_unit.groupby(donor).mean().mean())

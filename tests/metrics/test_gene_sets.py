@@ -46,3 +46,8 @@ def test_what_is_wrong_is_named():
     with pytest.raises(KeyError, match="section 'a' has no obsm"):
         metrics.spatially_variable({"a": bare}, ["wave"])
     assert "spatial" not in metrics.gene_sets({"a": bare})
+
+
+def test_an_unknown_gene_is_named():
+    with pytest.raises(KeyError, match="1 genes are not in the table, e.g. \\['typo'\\]"):
+        metrics.spatially_variable({"a": table(0)}, ["wave", "typo"], n=2)

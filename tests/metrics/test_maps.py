@@ -114,3 +114,17 @@ def test_maps_without_score_say_why():
     donor = pd.Series(np.repeat(["a", "b"], 18))
     grouped = metrics.expression(predicted, truth, coordinates=xy, groups=donor)
     assert grouped["map_reason"].tolist() == found.tolist()
+
+
+def test_columns_and_maps_agree_on_what_is_constant():
+    side = np.arange(6) * 10.0
+    xy = pd.DataFrame([(x, y) for x in side for y in side])
+    rng = np.random.default_rng(0)
+    truth = pd.DataFrame(rng.random((36, 3)), columns=["rounding", "large", "small"])
+    predicted = truth.assign(rounding=np.where(rng.random(36) < 0.5, 0.1 + 0.2, 0.3), large=1e6 + 0.1)
+    predicted["small"] *= 1e-11
+    found = metrics.expression(predicted, truth, coordinates=xy)
+    for column in ("reason", "map_reason"):
+        assert found[column].tolist() == ["constant in predicted", "constant in predicted", ""]
+    assert found.loc["small", "pearson"] == pytest.approx(1)
+    assert found.loc[["rounding", "large"], ["ssim", "morans_i_predicted"]].isna().all(axis=None)

@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from pastpy import _elements, _keys
 from pastpy._cell_elements import finest
+from pastpy._donors import donor_key, donor_name
+from pastpy.bench._shared_units import refuse_held_out_units, refuse_shared_units
 from pastpy.metrics._gene_sets import log_normalised
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from dask.dataframe import DataFrame as DaskDataFrame
     from geopandas import GeoDataFrame
     from pandas import DataFrame, Series
     from spatialdata import SpatialData
+    from xarray import DataArray, DataTree
 
 __all__ = [
     "Arrangement", "FitPredict", "Fold", "arrange", "blind", "canonical_donors", "fresh_fold", "make_folds", "own_copy",
-    "refuse_shared_units",
 ]  # fmt: skip
 
-#: A row is taken for a fingerprint of its unit if it has so many different genes.
-_FINGERPRINT_GENES = 20
-#: Share of a section's fingerprints that another one may have before the two are taken for the same tissue.
-_SAME_SHARE = 0.05
-#: What is left of a missing donor once it has been made text.
-_NO_NAME = ("", "nan", "none", "<na>", "nat")
 #: What a method may know of a held-out section's ``attrs``: µm/px, and which elements are not the tissue's own.
 _SEEN_ATTRS = {_keys.PAST: (_keys.MPP, _keys.OBJECTIVE_POWER, _keys.ADDED), "slide_properties": ("mpp", "shape")}
 
@@ -44,7 +40,8 @@ class Fold:
     name
         Name of the fold: the held-out section or donor.
     train
-        Section → SpatialData with counts; tables and shapes are copies, which a method may change.
+        Section → SpatialData with counts; tables and shapes are copies, which a method may change. Pixels are shared
+        and cannot be written into, but images can be replaced.
     test
         Section → SpatialData whose tables have rows and positions, but no genes, annotations or transcripts; whose
         shapes have outlines alone; and whose images are the H&E.
@@ -97,7 +94,9 @@ def canonical_donors(
 ) -> dict[Any, str]:
     """Donor of every section under one spelling, refused where it is unknown or could be two names of one donor.
 
-    Space around a name is dropped, and whole numbers are written without a decimal point (1.0 is 1).
+    Names that look alike are one donor, under the spelling that comes first: more or less space, characters that are
+    not seen, letters of another width or composed otherwise, and 1.0 for 1. ``unknown``, ``NA``, ``n/a``, ``null``,
+    ``none``, ``nan`` and ``?`` name nobody.
 
     Parameters
     ----------
@@ -109,45 +108,39 @@ def canonical_donors(
     Raises
     ------
     ValueError
-        If a donor is missing or blank, a section has two, or two names differ by upper and lower case alone.
+        If a donor is missing or unknown, a section has two, or two names differ by upper and lower case alone.
 
     Examples
     --------
     >>> canonical_donors({"a": "P1 ", "b": 2.0})
     {'a': 'P1', 'b': '2'}
     """
-    given: dict[Any, list[str]] = {}
+    given: dict[Any, dict[str, str]] = {}
     for section, donor in () if donors is None else donors.items():
-        names, name = given.setdefault(section, []), _donor_name(donor)
-        if name not in names:
-            names.append(name)
+        name = donor_name(donor)
+        given.setdefault(section, {}).setdefault(donor_key(name), name)
     wanted = list(given if sections is None else sections)
-    unknown = [s for s in wanted if given.get(s, [""]) == [""]]
+    unknown = [s for s in wanted if not any(given.get(s, {}).values())]
     if unknown:
         raise ValueError(
             f"the donor of {len(unknown)} sections is unknown, e.g. {unknown[:3]}; pass donors={{section: donor}}, so "
             "that a donor cannot stand on both sides unseen"
         )
     spelled: dict[str, str] = {}
+    out = {}
     for section in wanted:
         if len(given[section]) > 1:
-            raise ValueError(f"section {section!r} is listed with the donors {given[section]}; leave one of them")
-        name = given[section][0]
-        other = spelled.setdefault(name.casefold(), name)
-        if other != name:
+            raise ValueError(
+                f"section {section!r} is listed with the donors {[*given[section].values()]}; leave one of them"
+            )
+        ((key, name),) = given[section].items()
+        other = out[section] = spelled.setdefault(key, name)
+        if other != name and other.casefold() == name.casefold():
             raise ValueError(
                 f"donors {other!r} and {name!r} differ by upper and lower case alone, and one donor under two names "
                 "could stand on both sides; give each donor one spelling"
             )
-    return {s: given[s][0] for s in wanted}
-
-
-def _donor_name(donor: object) -> str:
-    """A donor as text; empty if there is none."""
-    if isinstance(donor, (float, np.floating)) and donor.is_integer():
-        donor = int(donor)
-    name = str(donor).strip()
-    return "" if name.casefold() in _NO_NAME else name
+    return out
 
 
 def make_folds(
@@ -220,60 +213,57 @@ def _check_fold(
         )
 
 
-def refuse_shared_units(tables: Mapping[str, AnnData], *, layer: str | None = None) -> None:
-    """Raise if two sections hold the same units: a copy, or two cuts of one table, under different names.
-
-    Units are recognised by their counts, where these hold at least 20 different genes.
-
-    Raises
-    ------
-    ValueError
-        If more than a twentieth of one section's units are in another.
-    """
-    prints = {name: _fingerprints(table, layer) for name, table in tables.items()}
-    for a, b in combinations(prints, 2):
-        fewer = min(len(prints[a]), len(prints[b]))
-        both = len(prints[a] & prints[b])
-        if fewer and both > _SAME_SHARE * fewer:
-            raise ValueError(
-                f"sections {a!r} and {b!r} share {both} units with identical counts: the same tissue would stand on "
-                "both sides; leave one of them out"
-            )
-
-
-def _fingerprints(table: AnnData, layer: str | None) -> set[bytes]:
-    from hashlib import blake2b
-
-    from scipy.sparse import csr_matrix
-
-    counts = csr_matrix(table.X if layer is None else table.layers[layer], copy=True)
-    counts.eliminate_zeros()
-    # by name, so that another order of genes does not hide a copy
-    order = np.argsort(table.var_names.to_numpy().astype(str), kind="stable")
-    counts = counts[:, order].tocsr()
-    counts.sort_indices()
-    names = table.var_names.to_numpy().astype(str)[order]
-    found = set()
-    for i in range(counts.shape[0]):
-        at = slice(counts.indptr[i], counts.indptr[i + 1])
-        if at.stop - at.start >= _FINGERPRINT_GENES:
-            key = "\0".join(names[counts.indices[at]]).encode() + counts.data[at].astype(np.float64).tobytes()
-            found.add(blake2b(key, digest_size=16).digest())
-    return found
-
-
 def own_copy(sdata: SpatialData) -> SpatialData:
-    """The object with tables, shapes and attributes of its own; images, labels and points are shared, not copied."""
+    """The object with elements and attributes of its own; pixels are shared, but cannot be written into."""
     from spatialdata import SpatialData
 
     return SpatialData(
-        images=dict(sdata.images),
-        labels=dict(sdata.labels),
-        points=dict(sdata.points),
+        images={name: _own_raster(image) for name, image in sdata.images.items()},
+        labels={name: _own_raster(labels) for name, labels in sdata.labels.items()},
+        points={name: _own_points(points) for name, points in sdata.points.items()},
         shapes={name: shapes.copy() for name, shapes in sdata.shapes.items()},
         tables={name: table.copy() for name, table in sdata.tables.items()},
         attrs=deepcopy(dict(sdata.attrs)),
     )
+
+
+def _own_raster(element: DataArray | DataTree) -> DataArray | DataTree:
+    """An image or labels whose pixels, attributes and transformations can be replaced without anybody noticing."""
+    from xarray import DataArray, DataTree
+
+    if isinstance(element, DataArray):
+        return _own_level(element)
+    levels = {}
+    for name, child in element.children.items():
+        shared = child.to_dataset()
+        levels[name] = shared.assign({key: _own_level(level) for key, level in shared.data_vars.items()})
+        levels[name].attrs = deepcopy(shared.attrs)
+    out = DataTree.from_dict(levels)
+    out.attrs = deepcopy(element.attrs)
+    return out
+
+
+def _own_level(level: DataArray) -> DataArray:
+    import dask.array as da
+
+    # a Dask array may hand out the very memory that it was made of
+    pixels = da.asarray(level.data)
+    out = level.copy(deep=False, data=pixels.map_blocks(_read_only, dtype=pixels.dtype, meta=pixels._meta))
+    out.attrs = deepcopy(level.attrs)
+    return out
+
+
+def _read_only(pixels: np.ndarray) -> np.ndarray:
+    view = pixels.view()
+    view.flags.writeable = False
+    return view
+
+
+def _own_points(points: DaskDataFrame) -> DaskDataFrame:
+    out = points.copy()
+    # SpatialData keeps attributes of Dask frames behind an accessor, which must not be assigned to
+    out.attrs.update(deepcopy(points.attrs.copy()))
+    return out
 
 
 class Arrangement(NamedTuple):
@@ -312,14 +302,30 @@ def arrange(
     Raises
     ------
     ValueError
-        As :func:`make_folds`, and if two sections hold the same units.
+        As :func:`make_folds`, if two sections hold the same units, a training object holds units that are held out, or
+        units or genes of a section have no names of their own.
     """
     donor_of = canonical_donors(donors, sections)
     names = make_folds(sections, donor_of, hold_out=hold_out, within_patient=within_patient, folds=folds)
     own = {name: own_copy(sdata) for name, sdata in sections.items()}
     tables = {name: _elements.table_of(sdata, table_key) for name, sdata in own.items()}
+    for name, table in tables.items():
+        _check_names(name, table)
     refuse_shared_units(tables, layer=layer)
-    return Arrangement(donor_of, names, own, tables)
+    arranged = Arrangement(donor_of, names, own, tables)
+    refuse_held_out_units(arranged, layer)
+    return arranged
+
+
+def _check_names(section: str, table: AnnData) -> None:
+    for axis in ("obs", "var"):
+        names = getattr(table, f"{axis}_names")
+        if not names.is_unique:
+            twice = names[names.duplicated()].unique()[:3].tolist()
+            raise ValueError(
+                f"section {section!r}: {axis}_names of its table are not unique, e.g. {twice}; call "
+                f"table.{axis}_names_make_unique()"
+            )
 
 
 def fresh_fold(
@@ -364,7 +370,7 @@ def blind(sdata: SpatialData, *, image_key: str | None = None) -> SpatialData:
     """The object without anything measured: what is kept is named here, all else is left out.
 
     Kept are the H&E; labels that a table annotates; outlines and radii of shapes; rows, links and positions of tables;
-    µm/px. Images and labels are shared with ``sdata``, not copied.
+    µm/px. Pixels are shared with ``sdata``, but cannot be written into.
 
     Parameters
     ----------
@@ -388,8 +394,8 @@ def blind(sdata: SpatialData, *, image_key: str | None = None) -> SpatialData:
         images = [_elements.resolve_image(sdata, image_key)]
     annotated = {region for table in sdata.tables.values() for region in _elements.regions_of(table)}
     return SpatialData(
-        images={name: sdata.images[name] for name in images},
-        labels={name: labels for name, labels in sdata.labels.items() if name in annotated},
+        images={name: _own_raster(sdata.images[name]) for name in images},
+        labels={name: _own_raster(labels) for name, labels in sdata.labels.items() if name in annotated},
         shapes={name: _outlines(shapes) for name, shapes in sdata.shapes.items()},
         tables={name: _blind_table(table) for name, table in sdata.tables.items()},
         attrs={
@@ -413,7 +419,7 @@ def _outlines(shapes: GeoDataFrame) -> GeoDataFrame:
     from spatialdata.models import ShapesModel
 
     kept = shapes[[c for c in (ShapesModel.GEOMETRY_KEY, ShapesModel.RADIUS_KEY) if c in shapes]].copy()
-    kept.attrs = {ShapesModel.TRANSFORM_KEY: dict(shapes.attrs[ShapesModel.TRANSFORM_KEY])}
+    kept.attrs = {ShapesModel.TRANSFORM_KEY: deepcopy(shapes.attrs[ShapesModel.TRANSFORM_KEY])}
     return kept
 
 
@@ -422,7 +428,7 @@ def _blind_table(table: AnnData) -> AnnData:
     from spatialdata.models import TableModel
 
     keys = (TableModel.REGION_KEY, TableModel.REGION_KEY_KEY, TableModel.INSTANCE_KEY)
-    link = {k: v for k, v in table.uns.get(TableModel.ATTRS_KEY, {}).items() if k in keys}
+    link = {k: deepcopy(v) for k, v in table.uns.get(TableModel.ATTRS_KEY, {}).items() if k in keys}
     columns = [link[k] for k in keys[1:] if link.get(k) in table.obs]
     out = AnnData(np.zeros((table.n_obs, 0), dtype=np.float32), obs=table.obs[columns].copy())
     if _keys.SPATIAL in table.obsm:

@@ -43,11 +43,12 @@ class IntervalResult:
     genes
         A row a held-out section and gene: ``fold``, ``section``, ``donor``, ``gene``, ``coverage``, ``zeros``,
         ``mean_width``, ``reference_width`` (of the interval around the gene's training mean, calibrated on and cut at
-        zero for the same units), ``n``.
+        zero for the same units), ``n``, ``share_predicted``, the share of measured units that the method predicts.
     sections
         Section → mean coverage over genes.
     facts
         Plain values: level, overall coverage with its interval over donors (sections, within a patient), abstention,
+        ``share_predicted``;
         ``width_ratio``: width over that around the training mean, so 1 for a method that says no more than that.
 
     Examples
@@ -85,7 +86,9 @@ def nested_intervals(
 
     For each fold, the method is fitted again and again without some of the training donors (sections, within a
     patient); its errors there set the width of the intervals around its predictions of the held-out sections. What a
-    prediction is worth is told by the same kind of interval around the training mean of the gene.
+    prediction is worth is told by the same kind of interval around the training mean of the gene. A unit that the
+    method leaves NaN counts, inside and outside, as if it had predicted that mean. Inner folds are named after their
+    fold and part (``"P1 inner 0"``), so that a model can be kept for each.
 
     Parameters
     ----------
@@ -143,19 +146,22 @@ def nested_intervals(
             image_key=image_key,
         )  # fmt: skip
         both_ways = partial(_predictions, method, opened, tables, genes_of[name], layer)
-        inner = [both_ways(f"{name} inner", *part) for part in _parts(train, unit_of, inner_folds, seed)]
+        parts = _parts(train, unit_of, inner_folds, seed)
+        inner = [both_ways(f"{name} inner {i}", *part)[:2] for i, part in enumerate(parts)]
         truth = {s: log_normalised(tables[s], genes_of[name], layer=layer) for s in (*train, *test)}
         calibrations = [
             _calibrated({s: f for part in inner for s, f in part[i].items()}, truth, unit_of, level, within_patient)
             for i in range(2)
         ]
-        found, plain = both_ways(name, train, test)
+        found, plain, said = both_ways(name, train, test)
         for section in test:
             judged, reference = (
                 _judged(frames[section], truth[section], calibration, level)
                 for frames, calibration in zip((found, plain), calibrations, strict=True)
             )
             judged["reference_width"] = reference["mean_width"]
+            known = truth[section].notna()
+            judged["share_predicted"] = (said[section] & known).sum() / known.sum()
             rows.append(
                 judged.reset_index().assign(fold=name, section=section, donor=donor_of[section], unit=unit_of[section])
             )
@@ -202,13 +208,17 @@ def _predictions(
     name: str,
     train: list[str],
     test: list[str],
-) -> tuple[dict[str, DataFrame], dict[str, DataFrame]]:
-    """What a method predicts of the sections ``test``, and the training mean of the same units."""
+) -> tuple[dict[str, DataFrame], dict[str, DataFrame], dict[str, DataFrame]]:
+    """What a method predicts of the sections ``test``, the training mean of the same units, and where it predicts."""
     units = {s: tables[s].obs_names for s in test}
     found = checked("method", name, units, genes, method(opened(name, train=train, test=test)))
     mean = training_mean({s: tables[s] for s in train}, genes, layer=layer)
-    # where the method says nothing neither does the reference: otherwise leaving out what varies would look narrow
-    return found, {s: (frame * 0.0).add(mean) for s, frame in found.items()}
+    # of a unit that is left out, the method knows no more than the training sections tell
+    return (
+        {s: frame.fillna(mean) for s, frame in found.items()},
+        {s: (frame.fillna(0.0) * 0.0).add(mean) for s, frame in found.items()},
+        {s: frame.notna() for s, frame in found.items()},
+    )
 
 
 def _calibrated(
@@ -235,7 +245,7 @@ def _judged(predicted: DataFrame, measured: DataFrame, calibration: IntervalCali
     import pandas as pd
 
     lower, upper = conformal_intervals(predicted, calibration, level=level)
-    one = pd.Series("", index=measured.index)
+    one = pd.Series("all", index=measured.index)
     found = interval_coverage(measured, lower, upper, one, n_boot=1)
     return found.drop(columns=["coverage_lower", "coverage_upper"])
 
@@ -257,6 +267,8 @@ def _result(table: DataFrame, level: float, max_ratio: float, within_patient: bo
         "share_of_genes_between_87_and_93": float(table["coverage"].between(0.87, 0.93).mean()),
         "mean_width": float(table["mean_width"].mean()),
         "width_ratio": float(ratio.mean()),
+        "share_predicted": float(table["share_predicted"].mean()),
+        "units_left_out": "scored as the gene's mean over the training units",
         "reference": REFERENCE,
         "abstained": float(1 - useful.mean()),
         "coverage_where_kept": float(table.loc[useful, "coverage"].mean()) if useful.any() else float("nan"),

@@ -82,9 +82,9 @@ class LosoResult:
         -------
         Columns: the sections, ``mean``, ``lower``, ``upper``, ``best_<n>``, ``spatial`` (spatially variable genes),
         ``n_scored``, the genes with a score, averaged over sections, and ``share_predicted``, the share of units that
-        the method predicts. A gene that a method leaves out or predicts as constant has a correlation of 0 here, and a
-        unit that it leaves out counts as the gene's training mean, so that silence on hard ones raises no mean; NaN
-        where all are constant, and in sections with fewer than three units.
+        the method predicts. A gene that a method leaves out or predicts as constant has a correlation, or a similarity
+        of maps, of 0 here, and a unit that it leaves out counts as the gene's training mean, so that silence on hard
+        ones raises no mean; NaN where all are constant, and in sections with fewer than three units.
         """
         import pandas as pd
 
@@ -232,7 +232,10 @@ def run_loso(
     ------
     ValueError
         If a donor stands on both sides without ``within_patient``, donors are unknown, two sections hold the same
-        units, or a method returns other sections, units or genes than asked for.
+        units, a table of a training object holds held-out ones, names of units or genes are not unique, or a method
+        returns other sections, units or genes than asked for.
+    TypeError
+        If a method returns something else than frames of sections.
     KeyError
         If a table cannot be found.
 
@@ -376,13 +379,20 @@ def checked(
     Raises
     ------
     ValueError
-        If a section, unit or gene is missing, or there is an infinite value.
+        If a section, unit or gene is missing or stands twice, or there is an infinite value.
+    TypeError
+        If the method returned something else than frames of sections.
     """
+    if not isinstance(frames, Mapping):
+        raise TypeError(
+            f"method {method!r} returned {type(frames).__name__} for fold {fold!r}; return a dict of a DataFrame "
+            "(units × genes) for every held-out section"
+        )
     out = {}
     for section, names in units.items():
         if section not in frames:
             raise ValueError(f"method {method!r} returned no prediction for section {section!r} of fold {fold!r}")
-        frame = frames[section]
+        frame = _frame(method, section, frames[section])
         absent, missing = names.difference(frame.index), [g for g in genes if g not in frame.columns]
         if len(absent) or missing:
             raise ValueError(
@@ -394,6 +404,23 @@ def checked(
         if np.isinf(out[section].to_numpy()).any():
             raise ValueError(f"method {method!r}, section {section!r}: the prediction has infinite values")
     return out
+
+
+def _frame(method: str, section: str, frame: object) -> DataFrame:
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(
+            f"method {method!r}, section {section!r}: the prediction is {type(frame).__name__}; return a DataFrame "
+            "with the held-out obs_names as index and the genes of the fold as columns"
+        )
+    for what, names in (("unit", frame.index), ("gene", frame.columns)):
+        if not names.is_unique:
+            raise ValueError(
+                f"method {method!r}, section {section!r}: the prediction has a {what} twice, "
+                f"{names[names.duplicated()][0]!r}; return each once"
+            )
+    return frame
 
 
 def _truth(
@@ -437,8 +464,8 @@ def _best(scores: Series, n: int, value: str) -> Series:
 
 
 def silence_scored(scores: DataFrame, value: str) -> DataFrame:
-    """Scores with a correlation of 0 where only the method is to blame that there is none."""
-    if value not in ("pearson", "spearman"):
+    """Scores with a correlation, or similarity of maps, of 0 where only the method is to blame that there is none."""
+    if value not in ("pearson", "spearman", "ssim"):
         return scores
     blamed = (scores["reason"] == CONSTANT_PREDICTED).to_numpy()
     return scores.assign(**{value: silence_as_zero(scores[value].to_numpy(dtype=float), blamed)})

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pastpy._donors import donor_names
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandas import DataFrame
     from scipy.spatial import cKDTree
 
@@ -30,7 +34,8 @@ def linear_probe(
     labels
         (n,) cell types; rows whose type is not known (None, NaN) are left out.
     groups
-        (n,) donor, slide or tile; a group is never in training and test. Rows of an unknown one are left out.
+        (n,) donor, slide or tile; a group is never in training and test, under whichever spelling, as in
+        :func:`pastpy.bench.run_loso`. Rows of an unknown one (None, NaN, ``"unknown"``) are left out.
     c
         Inverse penalty, after standardising the features with the training rows.
     seed
@@ -67,8 +72,8 @@ def linear_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, labels, groups = np.asarray(features, dtype=float), np.asarray(labels), np.asarray(groups)
-    known = _known(features, labels=labels, groups=groups)
+    features, labels, groups = np.asarray(features, dtype=float), _as_given(labels), donor_names(groups)
+    known = _known(features, labels=labels, groups=groups) & (groups != "")
     left_out = groups[~known].astype(str)
     features, labels, groups = features[known], labels[known].astype(str), groups[known].astype(str)
     kinds, names = np.unique(labels), np.unique(groups)
@@ -166,9 +171,9 @@ def robustness_index(
     1.0
     """
     features = np.asarray(features, dtype=float)
-    given = {"biology": np.asarray(biology), "centre": np.asarray(centre)}
+    given = {"biology": _as_given(biology), "centre": _as_given(centre)}
     if groups is not None:
-        given["groups"] = np.asarray(groups)
+        given["groups"] = _as_given(groups)
     if coordinates is not None:
         given["coordinates"] = np.asarray(coordinates, dtype=float)
     known = _known(features, **given)
@@ -206,6 +211,11 @@ def robustness_index(
         "n_left_out": float((~known).sum()),
         "null": "units shuffled" if coordinates is None else "maps moved",
     }
+
+
+def _as_given(values: np.ndarray | Sequence[Any]) -> np.ndarray:
+    """Values of units as an array, in which a NaN among strings stays what it is and is not spelled out."""
+    return np.asarray(values, dtype=None if isinstance(values, np.ndarray) else object)
 
 
 def _known(features: np.ndarray, **given: np.ndarray) -> np.ndarray:

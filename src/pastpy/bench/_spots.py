@@ -42,6 +42,8 @@ def to_spots(
     ------
     KeyError
         If coordinates or predictions are missing, or the diameter is unknown.
+    ValueError
+        If a prediction is infinite, or so large that its expression is.
 
     Examples
     --------
@@ -72,7 +74,14 @@ def to_spots(
                 "the diameter of the spots is not stored in spots.uns['past']['read_st']; pass spot_diameter_um="
             )
     frame = cells.obsm[key]
-    values = np.expm1(frame.to_numpy(dtype=float))
+    with np.errstate(over="ignore"):
+        values = np.expm1(frame.to_numpy(dtype=float))
+    too_large = np.isinf(values).any(axis=1)
+    if too_large.any():
+        raise ValueError(
+            f"cells.obsm[{key!r}] holds infinite expression in {int(too_large.sum())} cells, e.g. "
+            f"{frame.index[too_large][:3].tolist()}; it must be log1p expression, NaN where nothing can be said"
+        )
     known = np.isfinite(values)
     where = np.where(known.any(axis=1)[:, None], np.asarray(cells.obsm[_keys.SPATIAL], dtype=float), np.nan)
     inside = membership(where, np.asarray(spots.obsm[_keys.SPATIAL], dtype=float), spot_diameter_um / 2)

@@ -25,7 +25,8 @@ def bootstrap_groups(
     Parameters
     ----------
     values
-        float (groups, k): one score a group; NaN where a group has none, and left out.
+        float (groups, k): one score a group; NaN where a group has none, and left out. An infinite score stays,
+        and makes the mean infinite.
     n_boot
         Resamples, from eight groups on.
     confidence
@@ -36,7 +37,8 @@ def bootstrap_groups(
     Returns
     -------
     mean, lower, upper
-        float (k,); NaN without any score, and NaN limits with fewer than three groups that have one.
+        float (k,); NaN without any score, and NaN limits with fewer than three groups that have one or an infinite
+        mean.
 
     Raises
     ------
@@ -60,14 +62,14 @@ def bootstrap_groups(
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     if n_boot < 1:
         raise ValueError(f"n_boot must be at least 1, got {n_boot!r}")
-    values = np.where(np.isfinite(values), values, np.nan)
-    n = np.isfinite(values).sum(axis=0)
+    n = (~np.isnan(values)).sum(axis=0)
     mean, lower, upper = (np.full(values.shape[1], np.nan) for _ in range(3))
     some = n > 0
     mean[some] = np.nanmean(values[:, some], axis=0)
-    few = (n >= MIN_GROUPS) & (n < MIN_RESAMPLED)
+    bounded = np.isfinite(mean)
+    few = bounded & (n >= MIN_GROUPS) & (n < MIN_RESAMPLED)
     lower[few], upper[few] = _student(values[:, few], n[few], confidence)
-    many = n >= MIN_RESAMPLED
+    many = bounded & (n >= MIN_RESAMPLED)
     if many.any():
         lower[many], upper[many] = _resampled(values[:, many], n[many], n_boot, confidence, seed)
     return mean, lower, upper

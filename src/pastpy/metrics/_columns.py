@@ -10,6 +10,7 @@ __all__ = [
     "FEW",
     "auroc",
     "column_scores",
+    "is_constant",
     "nb_deviance",
     "nb_theta",
     "pearson",
@@ -26,6 +27,18 @@ CONSTANT_PREDICTED = "constant in predicted"
 THETA_RANGE = (1e-2, 1e4)
 
 
+def is_constant(values: np.ndarray) -> np.ndarray:
+    """Whether values differ by no more than rounding makes them, along the first axis.
+
+    Parameters
+    ----------
+    values
+        Finite float (n, ...), n at least 1.
+    """
+    # relative, so that small values may vary and large constants do not; a few thousand times the float64 precision
+    return np.ptp(values, axis=0) <= 1e-12 * np.abs(values).max(axis=0)
+
+
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson correlation of two vectors; NaN with fewer than three values or a constant one.
 
@@ -36,9 +49,9 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
     """
     if len(x) < MIN_UNITS:
         return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    if _is_constant(x) or _is_constant(y):
+    if is_constant(x) or is_constant(y):
         return float("nan")
+    x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / (np.sqrt(x @ x) * np.sqrt(y @ y)), -1.0, 1.0))
 
 
@@ -154,7 +167,7 @@ def nb_deviance(counts: np.ndarray, mu: np.ndarray, theta: np.ndarray) -> np.nda
     counts
         float (n, k), non-negative.
     mu
-        float (n, k), positive.
+        float (n, k), positive; where infinite, the deviance is too.
     theta
         float (k,), positive.
 
@@ -164,17 +177,15 @@ def nb_deviance(counts: np.ndarray, mu: np.ndarray, theta: np.ndarray) -> np.nda
     """
     from scipy.special import xlogy
 
-    return 2 * (xlogy(counts, counts / mu) - (counts + theta) * np.log((counts + theta) / (mu + theta)))
-
-
-def _is_constant(centred: np.ndarray) -> bool:
-    # rounding leaves a constant vector with a tiny remainder, which is no variation
-    return bool(centred @ centred <= 1e-20 * max(len(centred), 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviance = 2 * (xlogy(counts, counts / mu) - (counts + theta) * np.log((counts + theta) / (mu + theta)))
+    # the formula takes one infinity from another there
+    return np.where(np.isposinf(mu), np.inf, deviance)
 
 
 def _reason(x: np.ndarray, y: np.ndarray) -> str:
     if len(x) < MIN_UNITS:
         return FEW
-    if _is_constant(y - y.mean()):
+    if is_constant(y):
         return CONSTANT_MEASURED
-    return CONSTANT_PREDICTED if _is_constant(x - x.mean()) else ""
+    return CONSTANT_PREDICTED if is_constant(x) else ""

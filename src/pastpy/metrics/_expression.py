@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pastpy import _keys
+from pastpy._donors import donor_names
 from pastpy._warn import warn_of_counts
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._columns import column_scores, nb_deviance, nb_theta
@@ -82,8 +83,9 @@ def expression(
     - ``mse``; ``n``, the number of units scored; ``auroc``, how well ``predicted`` tells units with ``measured`` > 0
       from the others, NaN if there is only one kind; ``reason``, why there is no correlation ("constant in measured",
       "constant in predicted", "fewer than 3 units"), else empty.
-    - with ``counts``: ``nb_deviance``, mean over units, and ``nb_d2``, the share of the deviance of the gene's mean
-      that is explained.
+    - with ``counts``: ``nb_deviance``, mean over units, infinite where a predicted value is beyond the range of floats,
+      and ``nb_d2``, the share of the deviance of the gene's mean (within the group) that is explained; both NaN for a
+      gene without any count, which ``reason`` calls constant in measured.
     - with ``coordinates``: ``ssim`` of the rasterised maps, ``morans_i_predicted``, ``morans_i_measured``, each over
       the units that have the gene; ``map_reason``, why one of them is NaN, else empty.
     - with ``groups``: of each score the mean over groups that have one, ``<score>_lower`` and ``<score>_upper`` (NaN
@@ -126,8 +128,8 @@ def expression(
             raise ValueError(f"by='unit' scores one unit at a time, so {wrong} do not apply; leave them out")
         rows = column_scores(p.to_numpy().T, m.to_numpy().T)
         return pd.DataFrame(_ordered(rows), index=pd.Index(p.index, name="unit"))
-    extras = _Extras.of(p, counts, depth, theta, target_sum, coordinates, raster_um)
     labels = group_labels(groups, p.index)
+    extras = _Extras.of(p, labels, counts, depth, theta, target_sum, coordinates, raster_um)
     per_group = [_scores(p, m, np.flatnonzero(labels == g), extras) for g in np.unique(labels)]
     index = pd.Index(p.columns, name="gene")
     if groups is None:
@@ -217,6 +219,7 @@ class _Extras:
     def of(
         cls,
         predicted: pd.DataFrame,
+        labels: np.ndarray,
         counts: pd.DataFrame | None,
         depth: pd.Series | None,
         theta: pd.Series | None,
@@ -241,13 +244,17 @@ class _Extras:
         total = np.where(total > 0, total, np.nan)
         known = np.isfinite(y) & np.isfinite(total)
         exposure = np.where(known, total, 0.0).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = np.where(known, y, 0.0).sum(axis=0) / exposure
         # half a count in all units together: a share of zero or below would make every count impossible
         floor = 0.5 / np.maximum(exposure, 1.0)
-        predicted_share = np.expm1(predicted.to_numpy()) / target_sum
-        mean = total * np.maximum(share, floor)
-        spread = nb_theta(y, mean) if theta is None else _rows("theta", theta, predicted.columns)
+        # a value beyond the range of floats is an infinite share, and scored as such
+        with np.errstate(over="ignore"):
+            predicted_share = np.expm1(predicted.to_numpy()) / target_sum
+        overall = total * np.maximum(_mean_share(y, total), floor)
+        mean = np.empty_like(overall)
+        for group in np.unique(labels):
+            at = labels == group
+            mean[at] = total[at] * np.maximum(_mean_share(y[at], total[at]), floor)
+        spread = nb_theta(y, overall) if theta is None else _rows("theta", theta, predicted.columns)
         return cls(y, total * np.maximum(predicted_share, floor), mean, spread, where, raster_um)
 
 
@@ -256,14 +263,16 @@ def _scores(p: pd.DataFrame, m: pd.DataFrame, at: np.ndarray, extras: _Extras) -
     predicted, measured = p.to_numpy()[at], m.to_numpy()[at]
     out = column_scores(predicted, measured)
     if extras.counts is not None and extras.mu is not None and extras.mean is not None and extras.theta is not None:
-        known = np.isfinite(extras.counts[at]) & np.isfinite(extras.mu[at])
+        known = np.isfinite(extras.counts[at]) & ~np.isnan(extras.mu[at])
+        # without any count there is no mean to explain
+        counted = np.where(known, extras.counts[at], 0.0).sum(axis=0) > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             fit, null = (
                 np.where(known, nb_deviance(extras.counts[at], mu[at], extras.theta), 0.0).sum(axis=0)
                 for mu in (extras.mu, extras.mean)
             )
-            out["nb_deviance"] = fit / known.sum(axis=0)
-            out["nb_d2"] = np.where(null > 0, 1 - fit / null, np.nan)
+            out["nb_deviance"] = np.where(counted, fit / known.sum(axis=0), np.nan)
+            out["nb_d2"] = np.where(counted & (null > 0), 1 - fit / null, np.nan)
     if extras.coordinates is not None:
         out |= map_scores(predicted, measured, extras.coordinates[at], extras.pixel)
     return out
@@ -302,13 +311,20 @@ def group_labels(groups: pd.Series | Mapping[Any, str] | None, units: pd.Index) 
 
     if groups is None:
         return np.zeros(len(units), dtype=int)
-    labels = pd.Series(groups).reindex(units)
-    if labels.isna().any():
+    labels = donor_names(pd.Series(groups).reindex(units))
+    unknown = labels == ""
+    if unknown.any():
         raise ValueError(
-            f"{int(labels.isna().sum())} units have no group, e.g. {labels.index[labels.isna()][:3].tolist()}; give "
-            "every unit its donor"
+            f"{int(unknown.sum())} units have no group, e.g. {units[unknown][:3].tolist()}; give every unit its donor"
         )
-    return labels.astype(str).to_numpy()
+    return labels.astype(str)
+
+
+def _mean_share(counts: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Share of every gene in all molecules of the units that have it, float (genes,); NaN without any."""
+    known = np.isfinite(counts) & np.isfinite(depth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, counts, 0.0).sum(axis=0) / np.where(known, depth, 0.0).sum(axis=0)
 
 
 def _counts(name: str, values: np.ndarray) -> np.ndarray:

@@ -43,10 +43,18 @@ def log_normalised(
     """Log1p of counts per ``target_sum`` (float64, units × genes); the depth is that of all the table's genes.
 
     ``None`` takes log1p of the raw counts. Rows without any count are NaN: nothing was measured there.
+
+    Raises
+    ------
+    KeyError
+        If a gene is not in the table.
     """
     import pandas as pd
     from scipy.sparse import csr_matrix
 
+    absent = [g for g in genes if g not in table.var_names]
+    if absent:
+        raise KeyError(f"{len(absent)} genes are not in the table, e.g. {absent[:5]}")
     counts = csr_matrix(table.X if layer is None else table.layers[layer])
     total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
     values = counts[:, table.var_names.get_indexer(genes)].toarray().astype(float)
@@ -119,7 +127,7 @@ def spatially_variable(
     Raises
     ------
     KeyError
-        If a table has no coordinates.
+        If a table has no coordinates, or lacks a gene.
 
     References
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pastpy.metrics._columns import CONSTANT_MEASURED, CONSTANT_PREDICTED, MIN_UNITS
+from pastpy.metrics._columns import CONSTANT_MEASURED, CONSTANT_PREDICTED, MIN_UNITS, is_constant
 
 __all__ = ["map_scores", "morans_i", "rasterize", "spacing", "ssim"]
 
@@ -52,7 +52,7 @@ def map_scores(
         out["ssim"][columns] = ssim(rasterize(x, where, side), rasterize(y, where, side))
         out["morans_i_predicted"][columns], out["morans_i_measured"][columns] = morans_i(x, where), morans_i(y, where)
         few = np.full(len(columns), len(units) <= N_NEIGHBOURS + 1)
-        wrong = [few, np.ptp(y, axis=0) == 0, np.ptp(x, axis=0) == 0, np.isnan(out["ssim"][columns])]
+        wrong = [few, is_constant(y), is_constant(x), np.isnan(out["ssim"][columns])]
         reason[columns] = np.select(wrong, [FEW_LOCATED, CONSTANT_MEASURED, CONSTANT_PREDICTED, SPARSE], "")
     return {**out, "map_reason": reason}
 
@@ -130,7 +130,7 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Nat Methods 19:662 (2022), doi:10.1038/s41592-022-01480-9.
     """
     local, inside = ssim_map(a, b)
-    constant = np.array([np.ptp(m[np.isfinite(m)]) == 0 if np.isfinite(m).any() else True for m in (*a, *b)])
+    constant = np.array([is_constant(m[np.isfinite(m)]) if np.isfinite(m).any() else True for m in (*a, *b)])
     constant = constant[: len(a)] | constant[len(a) :]
     out = np.full(len(a), np.nan)
     if inside.any():
@@ -200,7 +200,7 @@ def _morans_i(values: np.ndarray, coordinates: np.ndarray, n_neighbours: int) ->
     from anndata import AnnData
 
     out = np.full(values.shape[1], np.nan)
-    varies = np.flatnonzero(np.ptp(values, axis=0) > 0) if len(values) else np.empty(0, dtype=int)
+    varies = np.flatnonzero(~is_constant(values)) if len(values) else np.empty(0, dtype=int)
     if len(values) <= n_neighbours + 1 or not len(varies):
         return out
     table = AnnData(

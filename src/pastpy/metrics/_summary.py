@@ -9,6 +9,7 @@ import numpy as np
 from pastpy.metrics._bootstrap import bootstrap_groups
 from pastpy.metrics._columns import column_scores, silence_as_zero, varies
 from pastpy.metrics._expression import SCORES, aligned, group_labels, group_scores
+from pastpy.metrics._gene_sets import gene_list
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,16 +48,21 @@ def expression_summary(
 
     Returns
     -------
-    Frame with one row a set: ``n_genes`` in the set, ``n_scored`` with a correlation in some group, ``n_groups``, and
-    the mean over genes, then groups, of ``pearson``, ``spearman``, ``mse``, ``auroc`` (over units, gene by gene) and of
+    Frame with one row a set: ``n_genes`` in the set, ``n_scored`` with a correlation in some group, ``n_groups``,
+    ``share_predicted`` (of the measured values of the scored genes), and the mean over genes, then groups, of
+    ``pearson``, ``spearman``, ``mse``, ``auroc`` (over units, gene by gene) and of
     ``unit_pearson``, ``unit_spearman`` (over genes, unit by unit), each with ``_lower`` and ``_upper`` (NaN with fewer
     than three groups). Where the measurement varies but the prediction is missing or constant, the correlation counts
-    as 0, so that silence on what is hard raises no mean; NaN where there is none at all.
+    as 0, so that silence on whole genes or units raises no mean of correlations; NaN where there is none at all. Errors
+    (``mse``) and ``auroc`` are of what is predicted alone: silence on what is hard does improve them, as it does
+    correlations over the units that are left; read them with ``share_predicted``.
 
     Raises
     ------
     ValueError
-        If the frames share no unit, or a unit has no group.
+        If the frames share no unit, a unit has no group, or a set names a gene twice.
+    TypeError
+        If the genes of a set are one text.
 
     Examples
     --------
@@ -78,12 +84,14 @@ def expression_summary(
         by_gene[s] = silence_as_zero(by_gene[s].to_numpy(), measured_varies)
     rows = {}
     for name, genes in (gene_sets or {"all genes": list(p.columns)}).items():
-        known = [g for g in genes if g in p.columns]
+        names = gene_list(genes)
+        known = [g for g in names if g in p.columns]
         in_set = by_gene["gene"].isin(known)
         row: dict[str, Any] = {
-            "n_genes": len(genes),
+            "n_genes": len(names),
             "n_scored": int(by_gene.loc[in_set & scored, "gene"].nunique()),
             "n_groups": int(by_gene.loc[in_set, "group"].nunique()),
+            "share_predicted": _share_predicted(p[known].to_numpy(), m[known].to_numpy()),
         }
         values = {s: by_gene[in_set].groupby("group")[s].mean().to_numpy() for s in SCORES}
         turned = m[known].to_numpy().T
@@ -98,3 +106,9 @@ def expression_summary(
             row |= {s: float(mean[0]), f"{s}_lower": float(lower[0]), f"{s}_upper": float(upper[0])}
         rows[name] = row
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gene_set")
+
+
+def _share_predicted(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Share of the measured values that there is a prediction of; NaN where nothing was measured."""
+    known = ~np.isnan(measured)
+    return float((~np.isnan(predicted))[known].mean()) if known.any() else float("nan")
