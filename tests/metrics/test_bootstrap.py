@@ -50,3 +50,10 @@ def test_an_infinite_score_is_not_left_out():
     mean, lower, upper = bootstrap_groups(np.array([[1.0, 1.0], [2.0, 2.0], [np.inf, np.nan]]))
     np.testing.assert_array_equal(mean, [np.inf, 1.5])
     assert np.isnan([lower, upper]).all()
+
+
+def test_intervals_of_few_resampled_groups_cover():
+    """Eight groups: the percentiles themselves would cover some 92 of 95 %."""
+    values = np.random.default_rng(3).normal(size=(8, 4000))
+    _, lower, upper = bootstrap_groups(values, n_boot=1000)
+    assert np.mean((lower <= 0) & (upper >= 0)) == pytest.approx(0.95, abs=0.015)

@@ -79,3 +79,22 @@ def test_what_is_wrong_is_named():
     table.X = table.X * 0.5
     with pytest.raises(ValueError, match="raw counts"):
         metrics.noise_ceiling(table)
+
+
+@pytest.fixture(scope="module")
+def uneven() -> AnnData:
+    """Units of very different and small depth, in which one gene is most of what is counted; X is something else."""
+    rng = np.random.default_rng(5)
+    share = np.exp(rng.normal([2.0, 0.0, 0.0, 0.0], 0.6, (40_000, 4)))
+    share /= share.sum(axis=1, keepdims=True)
+    drawn = rng.poisson(np.exp(rng.normal(3.4, 0.9, (40_000, 1))) * share).astype(np.float32)
+    table = AnnData(csr_matrix(np.ones_like(drawn)), layers={"counts": csr_matrix(drawn)})
+    return table[drawn.sum(axis=1) > 5].copy()
+
+
+@pytest.mark.parametrize("depth", [None, 15])
+def test_a_gene_has_the_same_ceiling_alone_and_among_others(uneven, depth):
+    together = metrics.noise_ceiling(uneven, layer="counts", depth=depth, n_splits=5)["ceiling"]
+    for gene in uneven.var_names[:2]:
+        alone = metrics.noise_ceiling(uneven, genes=[gene], layer="counts", depth=depth, n_splits=5)["ceiling"]
+        assert alone[gene] == pytest.approx(together[gene], abs=0.03)

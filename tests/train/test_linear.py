@@ -36,7 +36,7 @@ def make(**entries) -> PAST:
     return model.eval()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def section() -> Section:
     rng = np.random.default_rng(0)
     spot = np.repeat(np.arange(300), 4)
@@ -175,3 +175,25 @@ def test_penalties_that_are_none_are_refused():
 def test_a_share_that_is_none_is_refused(share):
     with pytest.raises(ValueError, match="linear_share is a share, from 0 to below 1"):
         make(linear_share=share)
+
+
+def test_a_harder_penalty_shrinks_what_spots_tell(section):
+    size = []
+    for penalty in (0.01, 1000.0):
+        model = make()
+        fit_linear(model, replace(TrainConfig.from_json("past-mini"), linear_penalty=penalty), [section], None, None)
+        of_a = np.abs(effects(model)[:, 0])
+        size.append(of_a[3] / of_a.sum())  # the spread is that of the members whatever the penalty
+    assert size[0] > 1.5 * size[1]
+
+
+def test_every_view_is_learnt_from(section):
+    turned = section.pooled.copy()
+    turned[1] = turned[1][..., ::-1]  # what the first view shows in one channel, the second shows in another
+    alone, both = make(), make()
+    config = TrainConfig.from_json("past-mini")
+    fit_linear(alone, config, [replace(section, pooled=turned[:1])], None, None)
+    fit_linear(both, config, [replace(section, pooled=turned)], None, None)
+    mirrored = 39 - 3
+    first, second = (np.abs(effects(model)[:, 0]) for model in (alone, both))
+    assert second[mirrored] / second[3] > 3 * first[mirrored] / first[3]

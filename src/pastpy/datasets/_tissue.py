@@ -90,12 +90,13 @@ def simulate_tissue(
           ``layers``, dense float32: ``true_rate`` the expected counts of each cell; ``bayes`` their expectation given
           all that the image shows (type as far as the look tells, visible states, neighbourhood, of the cell and of
           those that leak into it), exact; ``bayes_log1p`` the expectation of log1p(1e4 · counts / sum) given the same,
-          by quadrature. In expectation no predictor from the image has a smaller squared error of that target.
+          by quadrature. In expectation no predictor from the image has a smaller squared error of that target, as far
+          as the quadrature is exact: with the defaults it is, far above their ``depth_sd`` it comes out low.
           ``obs``: ``donor``, ``cell_type``, ``look`` (what can be told of the type), ``niche``, ``area_um2``, and
           ``SIMULATED_months``, ``SIMULATED_event`` of the donor.
           ``obsm``: ``spatial`` µm; ``true_visible`` (n, 4) nuclear size, chromatin, cytoplasm and elongation, standard
           normal; ``true_neighbourhood`` (n, 3); ``true_hidden`` (n, 8).
-          ``var``: ``image_share`` of the variance of log expression; ``bayes_r``, Pearson r of ``bayes_log1p`` with the
+          ``var``: ``image_share`` of the variance of log expression, before depth and leakage; ``bayes_r``, Pearson r of ``bayes_log1p`` with the
           measured log1p over all cells.
           ``uns["past"]["simulate_tissue"]``: parameters, donors, niche shares, shares of variance.
         - with ``spots``: ``shapes["spot_circles"]`` and ``tables["spots"]``; with ``bins``: ``shapes["bin_squares"]``

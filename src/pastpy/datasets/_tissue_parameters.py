@@ -50,7 +50,7 @@ class TissueParameters:
         Share of the variance of the visible states that is smooth over the tissue, and the length over which.
     image_share
         Share of a gene's log expression variance that the image carries (type as far as it shows, visible state,
-        neighbourhood), for the median gene. The hidden variance is scaled to reach it, up to 2 (natural logarithm,
+        neighbourhood), before depth and leakage, for the median gene. The hidden variance is scaled to reach it, up to 2 (natural logarithm,
         squared); below, the effects of what is seen are shrunk as well. The share reached is stated with the data.
     donor_sd
         Standard deviation of a donor's own shift of a gene's log expression, which no image shows.
@@ -58,7 +58,8 @@ class TissueParameters:
         Mean counts of a cell over the simulated genes, at most 10,000: beyond, ``layers["bayes_log1p"]`` would no
         longer be the best prediction.
     depth_sd, depth_by_size
-        Spread of the log depth of cells, and slope of log depth on the nuclear size state.
+        Spread of the log depth of cells, and slope of log depth on the nuclear size state. ``layers["bayes_log1p"]``
+        is low where the spread is 1 and more.
     leakage, leakage_um
         Share of a cell's transcripts that are counted in neighbours, and the length over which that declines.
     boundary_error
@@ -149,8 +150,12 @@ class TissueParameters:
             raise ValueError(f"{name} must be a number, got {value!r}")
         if not (np.isfinite(value) and low <= value <= high):
             raise ValueError(f"{name} must be between {low:g} and {high:g}, got {value!r}")
+        if name in _WHOLE and value != int(value):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
 
 
+#: What is counted in whole numbers.
+_WHOLE = ("jpeg_quality",)
 #: Inclusive limits; everything else is at least 0. Beyond these a tissue could not be laid out, or drawn, or the table
 #: of ``bayes_log1p`` would end (``mean_counts``).
 _RANGES = {
