@@ -96,8 +96,8 @@ def simulate_tissue(
           ``SIMULATED_months``, ``SIMULATED_event`` of the donor.
           ``obsm``: ``spatial`` µm; ``true_visible`` (n, 4) nuclear size, chromatin, cytoplasm and elongation, standard
           normal; ``true_neighbourhood`` (n, 3); ``true_hidden`` (n, 8).
-          ``var``: ``image_share`` of the variance of log expression, before depth and leakage; ``bayes_r``, Pearson r of ``bayes_log1p`` with the
-          measured log1p over all cells.
+          ``var``: ``image_share`` of the variance of log expression, before depth and leakage; ``bayes_r``, Pearson r
+          of ``bayes_log1p`` with the measured log1p over all cells.
           ``uns["past"]["simulate_tissue"]``: parameters, donors, niche shares, shares of variance.
         - with ``spots``: ``shapes["spot_circles"]`` and ``tables["spots"]``; with ``bins``: ``shapes["bin_squares"]``
           and ``tables["bins"]``; each with summed ``X``, ``true_rate`` and ``bayes``.

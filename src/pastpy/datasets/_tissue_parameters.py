@@ -50,8 +50,9 @@ class TissueParameters:
         Share of the variance of the visible states that is smooth over the tissue, and the length over which.
     image_share
         Share of a gene's log expression variance that the image carries (type as far as it shows, visible state,
-        neighbourhood), before depth and leakage, for the median gene. The hidden variance is scaled to reach it, up to 2 (natural logarithm,
-        squared); below, the effects of what is seen are shrunk as well. The share reached is stated with the data.
+        neighbourhood), before depth and leakage, for the median gene. The hidden variance is scaled to reach it, up to
+        2 (natural logarithm, squared); below, the effects of what is seen are shrunk as well. The share reached is
+        stated with the data.
     donor_sd
         Standard deviation of a donor's own shift of a gene's log expression, which no image shows.
     mean_counts
