@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -426,6 +427,11 @@ def test_demo(tmp_path, capsys):
         assert phrase in said
     sdata = spatialdata.read_zarr(out / "demo.zarr")
     cells = sdata["cells"]
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
+    stated = re.search(r"49 spots\) .*? mean r of ([\d.]+) over 250 genes; .*? shuffled, ([\d.]+)\.", readme)
+    found = [float(r) for r in re.findall(r"mean r = (-?[\d.]+)", said)]
+    assert stated and found == pytest.approx([float(r) for r in stated.groups()], abs=0.008)
+    assert f"{cells.n_obs:,} cells, grouped" in readme
     assert {"X_past", "X_past_image", "past_expression", "spatial"} <= set(cells.obsm)
     assert {"embed", "impute_expression", "segment_nuclei"} <= set(cells.uns["past"])
     assert "virtual_stain" in sdata.images
