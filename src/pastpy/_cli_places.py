@@ -31,11 +31,9 @@ def check_place(path: Path, option: str) -> None:
 
 
 def check_folders(args: argparse.Namespace) -> None:
-    """Refuse what cannot hold a store for each slide."""
+    """Refuse a store where a folder with a store for each slide is wanted."""
     from pastpy.tl._slides import refuse_store
 
-    if args.out.exists() and not args.out.is_dir():
-        raise FileExistsError(f"--out {str(args.out)!r} is a file; several slides need a folder")
     refuse_store(args.out, "out")
     if args.resume is not None:
         refuse_store(args.resume, "resume")

@@ -39,9 +39,9 @@ __all__ = [
     "resolve_regions",
     "resolve_shapes",
     "resolve_table",
+    "rows_alone",
     "set_mpp",
     "table_of",
-    "rows_alone",
     "table_rows",
     "unit_geometry",
 ]
@@ -432,9 +432,15 @@ def rows_alone(sdata: SpatialData, table_key: str, shapes_key: str) -> np.ndarra
     table = sdata.tables[table_key]
     if len(regions_of(table)) < 2:
         return None
-    alone = np.zeros(table.n_obs, dtype=bool)
-    alone[table_rows(sdata, table_key, shapes_key)[0]] = True
-    return alone
+    return _annotates(table, shapes_key)
+
+
+def _annotates(table: AnnData, shapes_key: str) -> np.ndarray:
+    """Whether each row of a table is one of some shapes, bool (n,)."""
+    from spatialdata.models import TableModel
+
+    region_key = table.uns[TableModel.ATTRS_KEY][TableModel.REGION_KEY_KEY]
+    return table.obs[region_key].astype(str).to_numpy() == shapes_key
 
 
 def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -458,8 +464,7 @@ def table_rows(sdata: SpatialData, table_key: str, shapes_key: str) -> tuple[np.
 
     table, shapes = sdata.tables[table_key], sdata.shapes[shapes_key]
     attrs = table.uns[TableModel.ATTRS_KEY]
-    region = table.obs[attrs[TableModel.REGION_KEY_KEY]].astype(str).to_numpy()
-    rows = np.flatnonzero(region == shapes_key)
+    rows = np.flatnonzero(_annotates(table, shapes_key))
     if shapes.index.has_duplicates:
         twice = shapes.index[shapes.index.duplicated()].tolist()[0]
         raise ValueError(f"shapes {shapes_key!r} has the index {twice!r} more than once; make its index unique")

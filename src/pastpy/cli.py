@@ -228,7 +228,7 @@ def _call_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | None], object]) -> int:
     """Do the work for every slide, each written to its place in one piece; returns the exit code."""
-    from pastpy._cli_places import check_place
+    from pastpy._cli_places import check_folders, check_place, places
 
     for option in ("out", "resume"):
         if getattr(args, option) is not None:
@@ -237,7 +237,6 @@ def _on_slides(args: argparse.Namespace, work: Callable[[SpatialData, Path | Non
         table = _on_slide(args, args.slides[0], args.out, args.resume, work)
         print(f"wrote {args.out}: {_what_is_in(table)}")
         return 0
-    from pastpy._cli_places import check_folders, places
     from pastpy.tl._slides import report, work_through
 
     if args.he_image is not None or args.he_alignment is not None:

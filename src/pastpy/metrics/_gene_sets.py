@@ -52,12 +52,13 @@ def log_normalised(
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    absent = [g for g in genes if g not in table.var_names]
+    columns = table.var_names.get_indexer(genes)
+    absent = [g for g, column in zip(genes, columns, strict=True) if column < 0]
     if absent:
         raise KeyError(f"{len(absent)} genes are not in the table, e.g. {absent[:5]}")
     counts = csr_matrix(table.X if layer is None else table.layers[layer])
     total = np.asarray(counts.sum(axis=1), dtype=float).ravel()
-    values = counts[:, table.var_names.get_indexer(genes)].toarray().astype(float)
+    values = counts[:, columns].toarray().astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = (np.ones_like(total) if target_sum is None else target_sum / total)[:, None]
         values = np.where(total[:, None] > 0, np.log1p(values * scale), np.nan)

@@ -275,7 +275,9 @@ def _impute_one(
         target = _new_table(data, table, table_added, names, frames)
     else:
         slots = _keys.Slots(options.key_added)
-        others = OtherRegions(rows, facts, recorded(table, "impute_expression", options.key_added))
+        there = list(getattr(table.obsm.get(slots.expression), "columns", []))
+        before = recorded(table, "impute_expression", options.key_added) if there == names else {}
+        others = OtherRegions(rows, facts, before)
         _fill(table, slots, others, names, frames)
     spatial_um = _inputs.spatial_of(inputs.images)
     if spatial_um is not None:
@@ -291,7 +293,6 @@ def _fill(
     import pandas as pd
 
     earlier = {suffix: table.obsm.get(f"{slots.expression}{suffix}") for suffix in frames}
-    others.same &= list(getattr(earlier[""], "columns", [])) == names
     others.warn_of_lost(table, slots.expression)
     _drop_intervals(table, slots)
     for suffix, values in frames.items():
